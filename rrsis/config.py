@@ -1,0 +1,178 @@
+"""The configuration of BTDNet and its presets."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from transformers import BertConfig
+from transformers.configuration_utils import PreTrainedConfig
+
+NUM_STAGES = 4
+"""How many stages the backbone has; BSC runs after each one."""
+
+
+class BTDNetConfig(PreTrainedConfig):
+    """Everything that fixes the architecture and the loss of BTDNet.
+
+    Args:
+        image_size: side of the square input, in pixels.
+        backbone: name of a timm model with four stages.
+        backbone_kwargs: further arguments of `timm.create_model` (depths, widths, …).
+        text_config: arguments of `transformers.BertConfig`.
+        max_tokens: longest expression, in tokens, [CLS] and [SEP] included; longer ones are cut.
+        bsc_num_heads: heads of BSC at each stage.
+        bsc_embed_dims: width E of BSC's shared space at each stage.
+        bsc_order: order in which BSC multiplies: "auto", "absorbed" or "projected".
+        bsc_gain: start of the per-channel gains γ of the fused features.
+        decoder_dim: channels of the pixel decoder and of the queries.
+        decoder_layers: layers of the twin-stream decoder; they cycle through 1/32, 1/16, 1/8.
+        decoder_heads: attention heads in the decoder.
+        decoder_ffn_dim: hidden width of the decoder's feed-forward parts.
+        num_queries: queries K per stream.
+        gate_clamp: largest magnitude of the gate's logit.
+        detach_gate: stop the gradient at the gate.
+        use_bsc: fuse the modalities in the encoder (off: the words reach the pixels in the decoder only).
+        use_bsc_pool: let BSC's pool direction update the words.
+        use_twin_stream: decode the background beside the target (off: the target alone).
+        use_gate: let each layer's joint prediction gate the next layer's attention.
+        use_reconstruction: train with D-MOLS.
+        loss_stride: supervise at 1/loss_stride of the input size; 1 or 2.
+        joint_weight: weight of BCE(z).
+        target_weight: weight of BCE(z_t).
+        background_weight: weight of BCE(z_b) against the complement.
+        dice_weight: weight of Dice(y).
+        correlation_weight: λ_c, weight of the correlation maps' BCE.
+        reconstruction_weight: λ_r, weight of D-MOLS.
+        pixel_mask_ratio: share of the background pixels that D-MOLS hides.
+        object_mask_ratio: share of the object's pixels that D-MOLS hides.
+        word_mask_ratio: share of the words that D-MOLS hides.
+
+    Raises:
+        ValueError: when two values contradict each other; the message names them.
+    """
+
+    model_type = "btdnet"
+
+    image_size: int = 480
+    backbone: str = "swin_base_patch4_window12_384"
+    backbone_kwargs: dict | None = None
+    text_config: dict | None = None
+    max_tokens: int = 22
+
+    bsc_num_heads: list | tuple = (4, 8, 16, 32)
+    bsc_embed_dims: list | tuple = (128, 256, 512, 1024)
+    bsc_order: str = "auto"
+    bsc_gain: float = 0.1
+
+    decoder_dim: int = 256
+    decoder_layers: int = 6
+    decoder_heads: int = 8
+    decoder_ffn_dim: int = 1024
+    num_queries: int = 8
+    gate_clamp: float = 6.0
+    detach_gate: bool = True
+
+    use_bsc: bool = True
+    use_bsc_pool: bool = True
+    use_twin_stream: bool = True
+    use_gate: bool = True
+    use_reconstruction: bool = True
+
+    loss_stride: int = 2
+    joint_weight: float = 2.0
+    target_weight: float = 2.0
+    background_weight: float = 2.0
+    dice_weight: float = 1.0
+    correlation_weight: float = 0.5
+    reconstruction_weight: float = 0.2
+    pixel_mask_ratio: float = 0.25
+    object_mask_ratio: float = 0.5
+    word_mask_ratio: float = 0.25
+
+    def __post_init__(self, **kwargs: Any) -> None:
+        """Fills in what was left open, then checks that the values fit each other."""
+        super().__post_init__(**kwargs)
+        self.backbone_kwargs = dict(self.backbone_kwargs or {})
+        self.text_config = BertConfig(**(self.text_config or {})).to_diff_dict()
+        self.text_config.pop("transformers_version", None)
+        self._check()
+
+    def _check(self) -> None:
+        for name in ("bsc_num_heads", "bsc_embed_dims"):
+            if len(getattr(self, name)) != NUM_STAGES:
+                raise ValueError(f"{name} must have {NUM_STAGES} entries, one a stage; got {getattr(self, name)}")
+        for heads, width in zip(self.bsc_num_heads, self.bsc_embed_dims, strict=True):
+            if width % heads:
+                raise ValueError(f"bsc_embed_dims must be divisible by bsc_num_heads; got {width} and {heads}")
+        if self.decoder_dim % self.decoder_heads or self.decoder_dim % 4:
+            raise ValueError(
+                f"decoder_dim must be divisible by 4 and by decoder_heads={self.decoder_heads}; got {self.decoder_dim}"
+            )
+        if self.loss_stride not in (1, 2):
+            raise ValueError(f"loss_stride must be 1 or 2; got {self.loss_stride}")
+        if self.image_size % 32:
+            raise ValueError(f"image_size must be a multiple of 32; got {self.image_size}")
+
+    def make_text_config(self) -> BertConfig:
+        """The text encoder's configuration."""
+        return BertConfig(**self.text_config)
+
+
+def _tiny(**overrides: Any) -> BTDNetConfig:
+    return BTDNetConfig(
+        **{
+            "image_size": 128,
+            "backbone": "swin_tiny_patch4_window7_224",
+            "backbone_kwargs": {
+                "img_size": 128,
+                "embed_dim": 32,
+                "depths": [1, 1, 2, 1],
+                "num_heads": [1, 2, 4, 8],
+                "window_size": 4,
+                "drop_path_rate": 0.0,
+            },
+            "text_config": {
+                "hidden_size": 96,
+                "num_hidden_layers": 2,
+                "num_attention_heads": 4,
+                "intermediate_size": 192,
+                "max_position_embeddings": 64,
+                "hidden_dropout_prob": 0.0,
+                "attention_probs_dropout_prob": 0.0,
+            },
+            "max_tokens": 24,
+            "bsc_num_heads": [4, 4, 4, 4],
+            "bsc_embed_dims": [64, 64, 64, 64],
+            "decoder_dim": 64,
+            "decoder_layers": 3,
+            "decoder_heads": 4,
+            "decoder_ffn_dim": 128,
+            "num_queries": 4,
+            **overrides,
+        }
+    )
+
+
+def _base(**overrides: Any) -> BTDNetConfig:
+    return BTDNetConfig(**{"backbone_kwargs": {"img_size": 480}, **overrides})
+
+
+PRESETS = {"tiny": _tiny, "base": _base}
+
+
+def make_config(preset: str, **overrides: Any) -> BTDNetConfig:
+    """Makes the configuration of a preset.
+
+    Args:
+        preset: "tiny" (128², learns from scratch on a CPU) or "base" (Swin-B 384/22k and BERT-base at 480²).
+        **overrides: fields of `BTDNetConfig` to set differently.
+
+    Returns:
+        The configuration.
+
+    Raises:
+        ValueError: when there is no such preset.
+    """
+    if preset not in PRESETS:
+        raise ValueError(f"preset must be one of {sorted(PRESETS)}; got {preset!r}")
+    return PRESETS[preset](**overrides)

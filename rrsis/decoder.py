@@ -1,0 +1,269 @@
+"""Pixel decoder and Target–Background TwinStream Decoder (T-BTD)."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from rrsis.config import BTDNetConfig
+from rrsis.positions import sine_positions
+from rrsis_kernels import nn as kernel_nn
+
+
+class PixelDecoder(nn.Module):
+    """Feature pyramid (arXiv 1612.03144): memories at 1/32, 1/16 and 1/8, and a pixel map at 1/4.
+
+    Args:
+        channels: channels of the four stages, fine to coarse.
+        dim: channels of every output.
+    """
+
+    def __init__(self, channels: list[int], dim: int) -> None:
+        super().__init__()
+        self.lateral = nn.ModuleList(nn.Sequential(nn.LayerNorm(width), nn.Linear(width, dim)) for width in channels)
+        self.smooth = nn.ModuleList(
+            nn.Sequential(nn.Conv2d(dim, dim, 3, padding=1, bias=False), nn.GroupNorm(8, dim), nn.GELU())
+            for _ in channels
+        )
+
+    def forward(self, features: list[Tensor]) -> list[Tensor]:
+        """Features (B, h, w, C), fine to coarse → maps (B, dim, h, w), coarse to fine; the last is the pixel map."""
+        outputs: list[Tensor] = []
+        for index in reversed(range(len(features))):
+            state = self.lateral[index](features[index]).permute(0, 3, 1, 2)
+            if outputs:
+                state = state + F.interpolate(outputs[-1], size=state.shape[-2:], mode="bilinear", align_corners=False)
+            outputs.append(self.smooth[index](state))
+        return outputs
+
+
+class Perceptron(nn.Sequential):
+    """Two linear layers with a GELU between them."""
+
+    def __init__(self, dim: int, hidden: int, out: int | None = None) -> None:
+        super().__init__(nn.Linear(dim, hidden), nn.GELU(), nn.Linear(hidden, out or dim))
+
+
+class PixelUpdate(nn.Module):
+    """What the pixels do after they were painted: look at their neighbours, then think."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.neighbours = nn.Conv2d(dim, dim, 3, padding=1, groups=dim)
+        self.norm = nn.LayerNorm(dim)
+        self.mlp = Perceptron(dim, 2 * dim)
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """(B, h, w, C) → (B, h, w, C)."""
+        context = self.neighbours(pixels.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+        return pixels + self.mlp(self.norm(context))
+
+
+class Attention(nn.Module):
+    """Multi-head attention of few queries to few keys, over `F.scaled_dot_product_attention`."""
+
+    def __init__(self, dim: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.query = nn.Linear(dim, dim)
+        self.key_value = nn.Linear(dim, 2 * dim)
+        self.out = nn.Linear(dim, dim)
+
+    def forward(self, queries: Tensor, keys: Tensor, key_mask: Tensor | None = None) -> Tensor:
+        """Queries (B, Q, C), keys (B, L, C), key_mask (B, L) bool → (B, Q, C)."""
+        query = self.query(queries).unflatten(-1, (self.heads, -1)).transpose(1, 2)
+        key, value = self.key_value(keys).unflatten(-1, (2, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        mask = None if key_mask is None else key_mask[:, None, None, :]
+        out = F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
+        return self.out(out.transpose(1, 2).flatten(2))
+
+
+class DecoderState(NamedTuple):
+    """What one decoder layer hands to the next.
+
+    Attributes:
+        pixels: the pixel map P, (B, h, w, C).
+        queries: target queries, then background queries, (B, 2K, C).
+    """
+
+    pixels: Tensor
+    queries: Tensor
+
+
+class TwinStreamLayer(nn.Module):
+    """One walk both ways between the queries and the pixels.
+
+    pool (queries read a memory, gated by the last joint prediction) → words → self-attention over both streams → FFN →
+    paint (the pixel map reads the queries).
+    """
+
+    def __init__(self, config: BTDNetConfig) -> None:
+        super().__init__()
+        dim, heads = config.decoder_dim, config.decoder_heads
+        self.num_queries = config.num_queries
+        self.pool_norm = nn.LayerNorm(dim)
+        self.memory_norm = nn.LayerNorm(dim)
+        self.pool = kernel_nn.TwinStreamAttention(dim, heads, pixel_dim=dim)
+        self.word_norm = nn.LayerNorm(dim)
+        self.words = Attention(dim, heads)
+        self.self_norm = nn.LayerNorm(dim)
+        self.contrast = Attention(dim, heads)
+        self.mlp_norm = nn.LayerNorm(dim)
+        self.mlp = Perceptron(dim, config.decoder_ffn_dim)
+        self.paint_pixel_norm = nn.LayerNorm(dim)
+        self.paint_query_norm = nn.LayerNorm(dim)
+        self.paint = kernel_nn.BidirectionalSpatialCorrelation(
+            dim, dim, dim, heads, order=config.bsc_order, direction="paint"
+        )
+        self.update = PixelUpdate(dim)
+
+    def forward(
+        self, state: DecoderState, memory: Tensor, gate: Tensor | None, words: Tensor, word_mask: Tensor
+    ) -> DecoderState:
+        """Runs the layer.
+
+        Args:
+            state: pixel map and queries.
+            memory: (B, h, w, C), what the queries read.
+            gate: (B, h, w) joint logit at the memory's scale, or None.
+            words: (B, L, C).
+            word_mask: (B, L) bool.
+        """
+        queries = state.queries + self._read(state.queries, memory, gate)
+        queries = queries + self.words(self.word_norm(queries), words, word_mask)
+        normed = self.self_norm(queries)
+        queries = queries + self.contrast(normed, normed)
+        queries = queries + self.mlp(self.mlp_norm(queries))
+        return DecoderState(self._write(state.pixels, queries), queries)
+
+    def _read(self, queries: Tensor, memory: Tensor, gate: Tensor | None) -> Tensor:
+        _, height, width, channels = memory.shape
+        pixels = self.memory_norm(memory.flatten(1, 2))
+        pixels = pixels + sine_positions(height, width, channels, pixels)
+        target, background = self.pool_norm(queries).split(
+            [self.num_queries, queries.shape[1] - self.num_queries], dim=1
+        )
+        gate = None if gate is None else gate.flatten(1)
+        return torch.cat(self.pool(pixels, target, background, gate=gate), dim=1)
+
+    def _write(self, pixels: Tensor, queries: Tensor) -> Tensor:
+        batch, height, width, channels = pixels.shape
+        reader = self.paint_pixel_norm(pixels.flatten(1, 2))
+        reader = reader + sine_positions(height, width, channels, reader)
+        painted = self.paint(reader, self.paint_query_norm(queries)).painted
+        return self.update(pixels + painted.view(batch, height, width, channels))
+
+
+class JointHead(nn.Module):
+    """Mask embeddings of both streams against the pixel map: z_t, z_b and z = (z_t − z_b)/2."""
+
+    def __init__(self, config: BTDNetConfig) -> None:
+        super().__init__()
+        dim = config.decoder_dim
+        self.num_queries = config.num_queries
+        self.query_norm = nn.LayerNorm(dim)
+        self.embedding = Perceptron(dim, dim)
+        self.pixel_norm = nn.LayerNorm(dim)
+        # At the start most of an image is background: say so, or the first steps are spent on learning it.
+        self.target_bias = nn.Parameter(torch.full((), -2.0))
+        self.background_bias = nn.Parameter(torch.full((), 2.0)) if config.use_twin_stream else None
+        self.scale = dim**-0.5
+
+    def forward(self, state: DecoderState) -> tuple[Tensor, Tensor]:
+        """Returns target and background logits, (B, h, w) each; without a background stream its logits are −z_t."""
+        embedding = self.embedding(self.query_norm(state.queries)) * self.scale
+        logits = torch.einsum("bqc,bhwc->bqhw", embedding, self.pixel_norm(state.pixels))
+        target = logits[:, : self.num_queries].logsumexp(1) + self.target_bias
+        if self.background_bias is None:
+            return target, -target
+        return target, logits[:, self.num_queries :].logsumexp(1) + self.background_bias
+
+
+class DecoderOutput(NamedTuple):
+    """Predictions of every layer.
+
+    Attributes:
+        target_logits: z_t of each layer, (B, h, w) each.
+        background_logits: z_b of each layer.
+    """
+
+    target_logits: list[Tensor]
+    background_logits: list[Tensor]
+
+    def joint_logits(self) -> list[Tensor]:
+        """The joint logit of each layer."""
+        return [joint_logit(*pair) for pair in zip(self.target_logits, self.background_logits, strict=True)]
+
+
+def joint_logit(target: Tensor, background: Tensor) -> Tensor:
+    """The joint logit z = (z_t − z_b)/2; without the half, BCE(z) would fight BCE(z_t) and BCE(z_b)."""
+    return (target - background) * 0.5
+
+
+class TwinStreamDecoder(nn.Module):
+    """Target and background queries that read the image, contrast with each other and write back.
+
+    Args:
+        config: the model's configuration.
+        token_dim: channels of the words.
+    """
+
+    def __init__(self, config: BTDNetConfig, token_dim: int) -> None:
+        super().__init__()
+        dim = config.decoder_dim
+        self.config = config
+        streams = 2 if config.use_twin_stream else 1
+        self.queries = nn.Parameter(torch.randn(streams, config.num_queries, dim) * 0.02)
+        self.stream_embedding = nn.Parameter(torch.randn(streams, 1, dim) * 0.02)
+        self.word_norm = nn.LayerNorm(token_dim)
+        self.words = nn.Linear(token_dim, dim)
+        self.sentence = nn.Linear(dim, dim)
+        self.layers = nn.ModuleList(TwinStreamLayer(config) for _ in range(config.decoder_layers))
+        self.head = JointHead(config)
+
+    def forward(self, pyramid: list[Tensor], tokens: Tensor, token_mask: Tensor) -> DecoderOutput:
+        """Decodes.
+
+        Args:
+            pyramid: maps (B, C, h, w), coarse to fine; the last is the pixel map, the others are memories.
+            tokens: (B, L, token_dim).
+            token_mask: (B, L) bool.
+        """
+        words = self.words(self.word_norm(tokens))
+        memories = [memory.permute(0, 2, 3, 1) for memory in pyramid[:-1]]
+        state = DecoderState(pyramid[-1].permute(0, 2, 3, 1).contiguous(), self._start(words, token_mask))
+        output = DecoderOutput([], [])
+        for index, layer in enumerate(self.layers):
+            memory = memories[index % len(memories)]
+            gate = None
+            if index > 0:
+                size = memory.shape[1:3]
+                memory = _area_resample(state.pixels, size)
+                gate = self._gate(output, size)
+            state = layer(state, memory, gate, words, token_mask)
+            target, background = self.head(state)
+            output.target_logits.append(target)
+            output.background_logits.append(background)
+        return output
+
+    def _start(self, words: Tensor, token_mask: Tensor) -> Tensor:
+        weight = token_mask[..., None].to(words.dtype)
+        sentence = (words * weight).sum(1) / weight.sum(1).clamp(min=1)
+        start = self.queries + self.stream_embedding
+        return start.flatten(0, 1) + self.sentence(sentence)[:, None]
+
+    def _gate(self, output: DecoderOutput, size: torch.Size) -> Tensor | None:
+        if not self.config.use_gate:
+            return None
+        gate = joint_logit(output.target_logits[-1], output.background_logits[-1])
+        gate = F.adaptive_avg_pool2d(gate[:, None], size)[:, 0]
+        gate = gate.clamp(-self.config.gate_clamp, self.config.gate_clamp)
+        return gate.detach() if self.config.detach_gate else gate
+
+
+def _area_resample(pixels: Tensor, size: torch.Size) -> Tensor:
+    """(B, h, w, C) → (B, *size, C), each output the mean of the inputs that it covers."""
+    return F.adaptive_avg_pool2d(pixels.permute(0, 3, 1, 2), size).permute(0, 2, 3, 1)

@@ -1,0 +1,161 @@
+"""The two encoders and Bidirectional Spatial Correlation after every stage of the image's."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import timm
+import torch
+from torch import Tensor, nn
+from transformers import BertModel
+
+from rrsis.config import NUM_STAGES, BTDNetConfig
+from rrsis.positions import sine_positions
+from rrsis_kernels import nn as kernel_nn
+
+
+class StagedBackbone(nn.Module):
+    """A timm backbone that runs stage by stage, so that words can enter between the stages.
+
+    Swin and SwinV2 (`patch_embed`, `layers`), ConvNeXt (`stem`, `stages`) and ResNets (`conv1`, `layer1` … `layer4`)
+    are understood. Features pass as (B, h, w, C) whatever the model's own layout.
+
+    Args:
+        name: name of a timm model.
+        **kwargs: arguments of `timm.create_model`.
+
+    Raises:
+        ValueError: when the model has no four stages that this class knows to run.
+    """
+
+    def __init__(self, name: str, **kwargs: object) -> None:
+        super().__init__()
+        model = timm.create_model(name, pretrained=False, num_classes=0, **kwargs)
+        if hasattr(model, "patch_embed") and hasattr(model, "layers"):
+            self.stem, stages = model.patch_embed, list(model.layers)
+        elif hasattr(model, "stem") and hasattr(model, "stages"):
+            self.stem, stages = model.stem, list(model.stages)
+        elif hasattr(model, "layer4"):
+            self.stem = nn.Sequential(model.conv1, model.bn1, model.act1, model.maxpool)
+            stages = [model.layer1, model.layer2, model.layer3, model.layer4]
+        else:
+            raise ValueError(f"backbone must be a Swin, ConvNeXt or ResNet of timm; got {name!r}")
+        if len(stages) != NUM_STAGES:
+            raise ValueError(f"backbone must have {NUM_STAGES} stages; {name!r} has {len(stages)}")
+        self.stages = nn.ModuleList(stages)
+        self.channels_last = getattr(model, "output_fmt", "NCHW") == "NHWC"
+        self.channels = [info["num_chs"] for info in model.feature_info][-NUM_STAGES:]
+
+    def embed(self, images: Tensor) -> Tensor:
+        """Runs what comes before the first stage. images (B, 3, H, W) → (B, h, w, C)."""
+        return self._to_channels_last(self.stem(images))
+
+    def run_stage(self, index: int, features: Tensor) -> Tensor:
+        """Runs one stage. (B, h, w, C) → (B, h', w', C')."""
+        if self.channels_last:
+            return self.stages[index](features)
+        return self._to_channels_last(self.stages[index](features.permute(0, 3, 1, 2)))
+
+    def _to_channels_last(self, features: Tensor) -> Tensor:
+        return features if self.channels_last else features.permute(0, 2, 3, 1)
+
+
+class CorrelationStage(nn.Module):
+    """BSC after one stage: V ← V + γ_v·norm(paint), T ← T + γ_t·norm(W pool) (this project's reading).
+
+    Args:
+        pixel_dim: channels C of the stage.
+        token_dim: channels of the words.
+        config: the model's configuration.
+        index: which stage.
+    """
+
+    def __init__(self, pixel_dim: int, token_dim: int, config: BTDNetConfig, index: int) -> None:
+        super().__init__()
+        self.pixel_norm = nn.LayerNorm(pixel_dim)
+        self.token_norm = nn.LayerNorm(token_dim)
+        self.correlation = kernel_nn.BidirectionalSpatialCorrelation(
+            pixel_dim,
+            token_dim,
+            config.bsc_embed_dims[index],
+            config.bsc_num_heads[index],
+            order=config.bsc_order,
+            direction="both" if config.use_bsc_pool else "paint",
+        )
+        self.painted_norm = nn.LayerNorm(pixel_dim)
+        self.pixel_gain = nn.Parameter(torch.full((pixel_dim,), config.bsc_gain))
+        if config.use_bsc_pool:
+            self.pooled_norm = nn.LayerNorm(token_dim)
+            self.token_gain = nn.Parameter(torch.full((token_dim,), config.bsc_gain))
+        # The correlation map's scale and offset; at the start most of an image is not the object.
+        self.map_scale = nn.Parameter(torch.ones(()))
+        self.map_bias = nn.Parameter(torch.full((), -4.0))
+
+    def forward(self, features: Tensor, tokens: Tensor, token_mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Aligns both modalities.
+
+        Args:
+            features: (B, h, w, C).
+            tokens: (B, L, token_dim).
+            token_mask: (B, L) bool, True for real tokens.
+
+        Returns:
+            The fused features, the fused tokens, and the logits of the correlation map (B, h, w).
+        """
+        batch, height, width, channels = features.shape
+        pixels = features.reshape(batch, height * width, channels)
+        query = self.pixel_norm(pixels)
+        query = query + sine_positions(height, width, channels, query)
+        out = self.correlation(query, self.token_norm(tokens), token_mask=token_mask)
+        pixels = pixels + self.pixel_gain * self.painted_norm(out.painted)
+        if out.pooled is not None:
+            tokens = tokens + self.token_gain * self.pooled_norm(out.pooled)
+        correlation = self.map_scale * out.pixel_lse.mean(1) + self.map_bias
+        return pixels.view_as(features), tokens, correlation.view(batch, height, width)
+
+
+class EncoderOutput(NamedTuple):
+    """What the encoders hand on.
+
+    Attributes:
+        features: the four stages' fused features, (B, h, w, C) each, fine to coarse.
+        tokens: the words after all stages, (B, L, token_dim).
+        correlation_maps: logits (B, h, w) of each stage; empty without BSC.
+    """
+
+    features: list[Tensor]
+    tokens: Tensor
+    correlation_maps: list[Tensor]
+
+
+class FusedEncoder(nn.Module):
+    """Image and text encoder, joined by BSC after every stage.
+
+    The fused pixels of a stage feed the next one, and the same words walk through all stages, so that they carry
+    evidence from scale to scale.
+    """
+
+    def __init__(self, config: BTDNetConfig) -> None:
+        super().__init__()
+        self.image = StagedBackbone(config.backbone, **config.backbone_kwargs)
+        text_config = config.make_text_config()
+        self.text = BertModel(text_config, add_pooling_layer=False)
+        self.channels = self.image.channels
+        self.token_dim = text_config.hidden_size
+        self.fusions = nn.ModuleList(
+            CorrelationStage(channels, self.token_dim, config, index)
+            for index, channels in enumerate(self.channels if config.use_bsc else [])
+        )
+
+    def forward(self, pixel_values: Tensor, input_ids: Tensor, token_mask: Tensor) -> EncoderOutput:
+        """Encodes images (B, 3, H, W) and token ids (B, L) with their mask (B, L) bool."""
+        tokens = self.text(input_ids=input_ids, attention_mask=token_mask.long()).last_hidden_state
+        state = self.image.embed(pixel_values)
+        features, maps = [], []
+        for index in range(NUM_STAGES):
+            state = self.image.run_stage(index, state)
+            if self.fusions:
+                state, tokens, correlation = self.fusions[index](state, tokens, token_mask)
+                maps.append(correlation)
+            features.append(state)
+        return EncoderOutput(features, tokens, maps)

@@ -1,0 +1,144 @@
+"""BTDNet as a transformers model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from transformers import PreTrainedModel
+from transformers.utils import ModelOutput
+
+from rrsis.config import BTDNetConfig
+from rrsis.decoder import PixelDecoder, TwinStreamDecoder
+from rrsis.encoders import FusedEncoder
+from rrsis.losses import correlation_loss, segmentation_loss
+from rrsis.reconstruction import DualModalReconstruction
+
+
+@dataclass
+class BTDNetOutput(ModelOutput):
+    """What BTDNet returns.
+
+    Attributes:
+        loss: the weighted sum of all losses, a scalar; with labels only.
+        logits: (B, h, w) joint logit z of the last layer at 1/4 of the input; above 0 is the referred object.
+        target_logits: (B, h, w) z_t of the last layer.
+        background_logits: (B, h, w) z_b of the last layer.
+        layer_logits: z of every layer, first to last.
+        correlation_maps: logits (B, h, w) of each stage's correlation map, fine to coarse.
+        segmentation_loss: the part of the loss that the decoder answers for.
+        correlation_loss: the correlation maps' part, before its weight.
+        reconstruction_loss: D-MOLS's part, before its weight; in training only.
+    """
+
+    loss: Tensor | None = None
+    logits: Tensor | None = None
+    target_logits: Tensor | None = None
+    background_logits: Tensor | None = None
+    layer_logits: tuple[Tensor, ...] | None = None
+    correlation_maps: tuple[Tensor, ...] | None = None
+    segmentation_loss: Tensor | None = None
+    correlation_loss: Tensor | None = None
+    reconstruction_loss: Tensor | None = None
+
+
+class BTDNetPreTrainedModel(PreTrainedModel):
+    """What transformers needs to know of BTDNet."""
+
+    config_class = BTDNetConfig
+    base_model_prefix = "btdnet"
+    main_input_name = "pixel_values"
+    _no_split_modules = ("SwinTransformerBlock", "BertLayer", "TwinStreamLayer")
+
+    def _init_weights(self, module: nn.Module) -> None:
+        # Every module draws its own weights when it is made. What is left are the buffers that timm does not save, which
+        # are empty after from_pretrained has made the model on the meta device.
+        if hasattr(module, "init_non_persistent_buffers"):
+            module.init_non_persistent_buffers()
+
+
+class BTDNetForReferringSegmentation(BTDNetPreTrainedModel):
+    """Referring segmentation: an image and an expression in, the logits of the referred object's mask out.
+
+    The published description of BTDNet (arXiv 2502.08486) fixes what BSC, T-BTD and D-MOLS do, not their equations;
+    the equations here are this project's own reading (docs/architecture.md).
+
+    Args:
+        config: the architecture and the loss.
+    """
+
+    def __init__(self, config: BTDNetConfig) -> None:
+        super().__init__(config)
+        self.encoder = FusedEncoder(config)
+        self.pixel_decoder = PixelDecoder(self.encoder.channels, config.decoder_dim)
+        self.decoder = TwinStreamDecoder(config, self.encoder.token_dim)
+        self.reconstruction = (
+            DualModalReconstruction(config, self.encoder.token_dim) if config.use_reconstruction else None
+        )
+        self.post_init()
+
+    def forward(
+        self,
+        pixel_values: Tensor,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        labels: Tensor | None = None,
+        noun_mask: Tensor | None = None,
+        return_dict: bool | None = None,
+    ) -> BTDNetOutput | tuple[Any, ...]:
+        """Segments what the expression refers to.
+
+        Args:
+            pixel_values: (B, 3, H, W), normalised images; H and W as in the configuration.
+            input_ids: (B, L) token ids.
+            attention_mask: (B, L), 1 for real tokens; all are real when it is not given.
+            labels: (B, H, W), the mask: bool, or 0 and 1 of any dtype.
+            noun_mask: (B, L) bool, the tokens of the object's noun, which D-MOLS hides in training.
+            return_dict: False for a tuple.
+
+        Returns:
+            The predictions, and the losses when labels are given.
+
+        Raises:
+            ValueError: when batch sizes or the image's channels do not fit; the message names the argument.
+        """
+        _check_inputs(pixel_values, input_ids, labels)
+        token_mask = torch.ones_like(input_ids, dtype=torch.bool) if attention_mask is None else attention_mask.bool()
+        encoded = self.encoder(pixel_values, input_ids, token_mask)
+        pyramid = self.pixel_decoder(encoded.features)
+        decoded = self.decoder(pyramid, encoded.tokens, token_mask)
+        joint = decoded.joint_logits()
+        output = BTDNetOutput(
+            logits=joint[-1],
+            target_logits=decoded.target_logits[-1],
+            background_logits=decoded.background_logits[-1],
+            layer_logits=tuple(joint),
+            correlation_maps=tuple(encoded.correlation_maps),
+        )
+        if labels is not None:
+            share = F.avg_pool2d(labels[:, None].to(joint[-1].dtype), self.config.loss_stride)[:, 0]
+            output.segmentation_loss = segmentation_loss(decoded, share, self.config)
+            output.loss = output.segmentation_loss
+            if encoded.correlation_maps:
+                output.correlation_loss = correlation_loss(encoded.correlation_maps, share)
+                output.loss = output.loss + self.config.correlation_weight * output.correlation_loss
+            if self.training and self.reconstruction is not None:
+                # pyramid[-2] is the memory at 1/8: fine enough for small objects, few enough pixels to hide.
+                output.reconstruction_loss = self.reconstruction(
+                    pyramid[-2], encoded.tokens, token_mask, share, noun_mask
+                )
+                output.loss = output.loss + self.config.reconstruction_weight * output.reconstruction_loss
+        return output if return_dict is not False else output.to_tuple()
+
+
+def _check_inputs(pixel_values: Tensor, input_ids: Tensor, labels: Tensor | None) -> None:
+    if pixel_values.ndim != 4 or pixel_values.shape[1] != 3:
+        raise ValueError(f"pixel_values must be (B, 3, H, W); got {tuple(pixel_values.shape)}")
+    if input_ids.ndim != 2 or input_ids.shape[0] != pixel_values.shape[0]:
+        raise ValueError(f"input_ids must be ({pixel_values.shape[0]}, L); got {tuple(input_ids.shape)}")
+    if labels is not None and labels.shape != pixel_values.shape[:1] + pixel_values.shape[2:]:
+        due = (pixel_values.shape[0], *pixel_values.shape[2:])
+        raise ValueError(f"labels must be {due}, as pixel_values; got {tuple(labels.shape)}")
