@@ -54,8 +54,8 @@ class BTDNetPreTrainedModel(PreTrainedModel):
     _no_split_modules = ("SwinTransformerBlock", "BertLayer", "TwinStreamLayer")
 
     def _init_weights(self, module: nn.Module) -> None:
-        # Every module draws its own weights when it is made. What is left are the buffers that timm does not save, which
-        # are empty after from_pretrained has made the model on the meta device.
+        # Every module draws its own weights when it is made. What is left are the buffers that timm does not save:
+        # from_pretrained makes the model on the meta device, and they would stay empty.
         if hasattr(module, "init_non_persistent_buffers"):
             module.init_non_persistent_buffers()
 
