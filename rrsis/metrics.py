@@ -8,8 +8,9 @@ known:
     (``align_corners=False``) to that size and thresholded there. The IoU of two empty masks is 1.
 
 ``rmsin``
-    What the published code of RMSIN, and of the work that follows it, does: the mask is resized to 480 x 480 by Pillow's
-    nearest neighbour, the prediction is taken at 480 x 480, and an expression whose union is empty counts as IoU 0.
+    What the published code of RMSIN, and of the work that follows it, does: the mask is resized to 480 x 480 by
+    Pillow's nearest neighbour, the prediction is taken at 480 x 480, and an expression whose union is empty counts as
+    IoU 0.
 
 In both, a pixel belongs to the prediction when its probability is *strictly greater* than 0.5 (its logit than 0), and
 Pr@X is the share of expressions with IoU *greater than or equal to* X.
@@ -188,7 +189,8 @@ class ReferringMetrics:
         inter, uni = int(intersection), int(union)
         if inter != intersection or uni != union or not 0 <= inter <= uni:
             raise ValueError(
-                f"intersection, union: got {intersection!r}, {union!r}, expected integers with 0 <= intersection <= union"
+                f"intersection, union: got {intersection!r}, {union!r}, "
+                "expected integers with 0 <= intersection <= union"
             )
         self.scores.append(ExpressionScore(inter, uni, category, kind))
         return intersection_over_union(inter, uni, self.protocol)
@@ -288,8 +290,8 @@ def binarize(
 def resize_mask_nearest(mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """Resizes a boolean ``(h, w)`` mask to ``size`` = (H, W) by Pillow's nearest neighbour.
 
-    Pillow and not index arithmetic, because that is what the published ``rmsin`` evaluation runs: the two differ where a
-    sampling point falls on the border of two pixels (512 -> 480 has such points).
+    Pillow and not index arithmetic, because that is what the published ``rmsin`` evaluation runs: the two may differ
+    where a sampling point falls on the border of two pixels (512 -> 480 has such points).
     """
     height, width = size
     image = Image.fromarray(mask.astype(np.uint8))

@@ -1,7 +1,7 @@
 """Pictures of what a model saw, said and got wrong.
 
-Everything draws through Matplotlib's object interface on an Agg canvas of its own: no pyplot, no open figures, no change
-of the caller's backend or rcParams. Files appear whole or not at all.
+Everything draws through Matplotlib's object interface on an Agg canvas of its own: no pyplot, no open figures, no
+change of the caller's backend or rcParams. Files appear whole or not at all.
 """
 
 from __future__ import annotations
@@ -173,8 +173,8 @@ def save_curves(path: str | os.PathLike[str], log_history: Sequence[Mapping[str,
 
     Args:
         path: Where to write; the suffix chooses the format (.png).
-        log_history: ``Trainer.state.log_history``: dictionaries with "step" and, in any mixture, "loss", "eval_loss" and
-            figures such as "eval_mIoU" or "eval_native_Pr@0.5".
+        log_history: ``Trainer.state.log_history``: dictionaries with "step" and, in any mixture, "loss", "eval_loss"
+            and figures such as "eval_mIoU" or "eval_native_Pr@0.5".
 
     Raises:
         ValueError: If no entry holds a loss or a validation metric.

@@ -1,0 +1,250 @@
+"""Segments what expressions refer to: ``python -m rrsis.predict --model RUN --image FILE --expression "the red ship"``.
+
+One expression writes ``--out`` and ``--overlay`` as named; several write one file each, numbered before the suffix
+(``mask-1.png``, ``mask-2.png``, ...). Every mask has the image's own size, 0 outside and 255 on the object.
+
+Images of any kind become 8-bit RGB by these rules: the EXIF orientation is applied; grey is repeated in three channels;
+a palette is resolved; transparent pixels are laid over black, the usual no-data value of aerial images; one channel of
+more than 8 bits is stretched linearly from its 2nd to its 98th percentile (sensors rarely fill 16 bits, and which they
+fill differs); of 16-bit RGB, Pillow keeps the upper 8 bits.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from rrsis.evaluate import MODEL_INPUTS, load_run
+from rrsis.visualization import overlay, save_image
+
+STRETCH_PERCENTILES = (2.0, 98.0)
+"""Percentiles between which a single channel of more than 8 bits is stretched."""
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What the model says about one expression.
+
+    Attributes:
+        expression: The expression.
+        mask: ``(H, W)`` bool, the image's own size.
+        probability: ``(H, W)`` float32 in [0, 1].
+        score: Mean probability inside the mask; 0 where the mask is empty.
+        area_share: Share of the image that the mask covers, from 0 to 1.
+    """
+
+    expression: str
+    mask: np.ndarray
+    probability: np.ndarray
+    score: float
+    area_share: float
+
+
+def load_image(path: str | os.PathLike[str]) -> np.ndarray:
+    """Reads an image file as 8-bit RGB by the rules in this module's text.
+
+    Args:
+        path: A file of any format that Pillow reads; of several frames the first one.
+
+    Returns:
+        ``(H, W, 3)`` uint8.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If it is not a readable image, or is too large to be decoded at once.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"image: no file {str(path)!r}")
+    try:
+        with warnings.catch_warnings():
+            # Between one and two times Pillow's limit an image is legal here; beyond, Pillow raises.
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            with Image.open(path) as opened:
+                opened.load()
+                return to_rgb(ImageOps.exif_transpose(opened))
+    except Image.DecompressionBombError as error:
+        raise ValueError(f"image: {str(path)!r} is too large to be decoded at once ({error})") from error
+    except (UnidentifiedImageError, OSError, SyntaxError, EOFError) as error:
+        raise ValueError(f"image: {str(path)!r} is not a readable image ({error})") from error
+
+
+def to_rgb(image: Image.Image) -> np.ndarray:
+    """Turns a Pillow image of any mode into ``(H, W, 3)`` uint8 by the rules in this module's text."""
+    if image.mode.startswith("I") or image.mode == "F":
+        grey = _stretch(np.asarray(image, dtype=np.float64))
+        return np.repeat(grey[..., None], 3, axis=2)
+    if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, (0, 0, 0, 255)), image)
+    return np.array(image.convert("RGB"))
+
+
+@torch.inference_mode()
+def predict(
+    model: torch.nn.Module,
+    processor: Any,
+    image: np.ndarray | Image.Image,
+    expressions: str | Sequence[str],
+    *,
+    threshold: float = 0.5,
+    batch_size: int = 8,
+) -> list[Prediction]:
+    """Segments what each expression refers to in one image.
+
+    Args:
+        model: A `rrsis.model.BTDNetForReferringSegmentation`; runs where its parameters are. Its mode is left alone:
+            call ``model.eval()`` before.
+        processor: Its `rrsis.processing.BTDNetProcessor`.
+        image: ``(H, W, 3)`` uint8, or a Pillow image, which is converted by the rules in this module's text.
+        expressions: One expression or several.
+        threshold: A pixel belongs to the mask when its probability is above this.
+        batch_size: Expressions per forward pass.
+
+    Returns:
+        One `Prediction` for each expression, in their order.
+
+    Raises:
+        TypeError: If the image is not uint8.
+        ValueError: If the image's shape, an expression, ``threshold`` or ``batch_size`` is not valid.
+    """
+    expressions = check_expressions([expressions] if isinstance(expressions, str) else expressions)
+    if not 0.0 < threshold < 1.0:
+        raise ValueError(f"threshold: got {threshold}, expected a number between 0 and 1")
+    if batch_size < 1:
+        raise ValueError(f"batch_size: got {batch_size}, expected at least 1")
+    pixels = to_rgb(image) if isinstance(image, Image.Image) else image
+    if pixels.dtype != np.uint8:
+        raise TypeError(f"image: got dtype {pixels.dtype}, expected uint8")
+    if pixels.ndim != 3 or pixels.shape[2] != 3 or pixels.size == 0:
+        raise ValueError(f"image: got shape {pixels.shape}, expected (height, width, 3)")
+    device = next(model.parameters()).device
+    predictions = []
+    for start in range(0, len(expressions), batch_size):
+        chunk = expressions[start : start + batch_size]
+        batch = processor(images=[pixels] * len(chunk), expressions=list(chunk))
+        outputs = model(**{name: batch[name].to(device) for name in MODEL_INPUTS})
+        probabilities = processor.post_process_probabilities(outputs, [pixels.shape[:2]] * len(chunk))
+        predictions += [
+            _prediction(expression, probability.float().cpu().numpy(), threshold)
+            for expression, probability in zip(chunk, probabilities, strict=True)
+        ]
+    return predictions
+
+
+def check_expressions(expressions: Sequence[str]) -> list[str]:
+    """Returns the expressions, blanks at their ends removed.
+
+    Raises:
+        ValueError: If there is none or one of them holds no letter or digit.
+    """
+    if not expressions:
+        raise ValueError("expression: got none, expected at least one")
+    for expression in expressions:
+        if not any(character.isalnum() for character in expression):
+            raise ValueError(f"expression: got {expression!r}, expected words")
+    return [expression.strip() for expression in expressions]
+
+
+def numbered_paths(path: str | os.PathLike[str], count: int) -> list[Path]:
+    """``path`` itself for one expression; for several, numbered before the suffix: mask-1.png, mask-2.png, ..."""
+    path = Path(path)
+    if count == 1:
+        return [path]
+    return [path.with_name(f"{path.stem}-{number}{path.suffix}") for number in range(1, count + 1)]
+
+
+def _prediction(expression: str, probability: np.ndarray, threshold: float) -> Prediction:
+    mask = probability > threshold
+    score = float(probability[mask].mean()) if mask.any() else 0.0
+    return Prediction(expression, mask, probability, score, float(mask.mean()))
+
+
+def _stretch(values: np.ndarray) -> np.ndarray:
+    """Linear stretch of ``(H, W)`` to uint8 between two percentiles; NaN becomes 0, a constant image mid-grey."""
+    finite = values[np.isfinite(values)]
+    if finite.size == 0:
+        return np.zeros(values.shape, dtype=np.uint8)
+    low, high = np.percentile(finite, STRETCH_PERCENTILES)
+    if high <= low:
+        low, high = finite.min(), finite.max()
+    if high <= low:
+        return np.where(np.isfinite(values), np.uint8(127), np.uint8(0))
+    scaled = np.nan_to_num((values - low) / (high - low), nan=0.0, posinf=1.0, neginf=0.0)
+    return np.rint(scaled.clip(0.0, 1.0) * 255).astype(np.uint8)
+
+
+def _check_outputs(image: Path, paths: Sequence[Path]) -> None:
+    """Refuses outputs that cannot be written or would overwrite the image or each other."""
+    seen = {image.resolve()}
+    for path in paths:
+        if path.suffix.lower() != ".png":
+            raise ValueError(f"out, overlay: got {str(path)!r}, expected a name that ends in .png")
+        if path.is_dir():
+            raise ValueError(f"out, overlay: {str(path)!r} is a folder, expected a file name")
+        if path.resolve() in seen:
+            raise ValueError(f"out, overlay: {str(path)!r} would overwrite the image or another output")
+        seen.add(path.resolve())
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m rrsis.predict", description=__doc__.split("\n")[0])
+    parser.add_argument("--model", required=True, help="run folder of rrsis.train")
+    parser.add_argument("--image", required=True, type=Path, help="image file")
+    parser.add_argument(
+        "--expression", required=True, action="append", metavar="TEXT", help="what to segment; may be given repeatedly"
+    )
+    parser.add_argument("--out", type=Path, default=Path("mask.png"), help="mask PNG, 0 and 255 (default: mask.png)")
+    parser.add_argument("--overlay", type=Path, help="PNG with the mask drawn on the image (default: none)")
+    parser.add_argument("--threshold", type=float, default=0.5, help="probability above which a pixel belongs (0.5)")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, ...")
+    return parser
+
+
+def run(arguments: argparse.Namespace) -> list[Prediction]:
+    """Does what the command line asks for; nothing is written unless every input is valid.
+
+    Raises:
+        FileNotFoundError: If the model or the image is not there.
+        ValueError: If an argument or the image is not valid.
+    """
+    expressions = check_expressions(arguments.expression)
+    masks = numbered_paths(arguments.out, len(expressions))
+    overlays = numbered_paths(arguments.overlay, len(expressions)) if arguments.overlay else []
+    _check_outputs(arguments.image, [*masks, *overlays])
+    image = load_image(arguments.image)
+    model, processor = load_run(arguments.model, arguments.device)
+    predictions = predict(model, processor, image, expressions, threshold=arguments.threshold)
+    for index, prediction in enumerate(predictions):
+        save_image(masks[index], prediction.mask)
+        print(f"{prediction.expression}: {prediction.area_share:.2%} of the image, score {prediction.score:.3f}")
+        print(f"  wrote {masks[index]}")
+        if overlays:
+            save_image(overlays[index], overlay(image, prediction.mask))
+            print(f"  wrote {overlays[index]}")
+    return predictions
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Command line; returns the exit status (2 for bad input)."""
+    arguments = _parser().parse_args(argv)
+    try:
+        run(arguments)
+    except (OSError, ValueError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
