@@ -1,0 +1,79 @@
+"""A stream of random numbers that is the same on every platform and numpy version.
+
+Only `PCG64` and `Generator.random` are used, whose streams numpy keeps; whatever else is drawn (integers, choices,
+shuffles) is made from those doubles here. Drawing in blocks also makes it several times faster than scalar calls.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TypeVar
+
+import numpy as np
+
+T = TypeVar("T")
+
+LAYOUT, WORDS, RENDER = 0, 1, 2
+"""Stream numbers: what stands where, what is said, how it looks. They are independent of one another."""
+
+
+class Draws:
+    """Random draws of one scene and one purpose.
+
+    Args:
+        key: Numbers that name the stream, e.g. (seed, split number, scene index, attempt, stream number).
+        block: How many doubles are made at a time.
+    """
+
+    def __init__(self, key: Sequence[int], block: int = 256) -> None:
+        self.generator = np.random.Generator(np.random.PCG64(np.random.SeedSequence(list(key))))
+        self._block = block
+        self._values: list[float] = []
+
+    def random(self) -> float:
+        """A double in [0, 1)."""
+        if not self._values:
+            self._values = self.generator.random(self._block).tolist()
+        return self._values.pop()
+
+    def uniform(self, low: float, high: float) -> float:
+        """A double between low and high."""
+        return low + (high - low) * self.random()
+
+    def integer(self, low: int, high: int) -> int:
+        """A whole number from low to high, both included."""
+        return low + int(self.random() * (high - low + 1))
+
+    def chance(self, probability: float) -> bool:
+        """True with the given probability."""
+        return self.random() < probability
+
+    def angle(self) -> float:
+        """An angle in [0, 2π)."""
+        return 2.0 * math.pi * self.random()
+
+    def choice(self, items: Sequence[T]) -> T:
+        """One of the items, all alike."""
+        return items[int(self.random() * len(items))]
+
+    def weighted(self, items: Sequence[T], weights: Sequence[float]) -> T:
+        """One of the items with probability in proportion to its weight."""
+        left = self.random() * sum(weights)
+        for item, weight in zip(items, weights, strict=True):
+            left -= weight
+            if left < 0.0:
+                return item
+        return items[-1]
+
+    def shuffled(self, items: Sequence[T]) -> list[T]:
+        """The items in random order (Fisher–Yates)."""
+        result = list(items)
+        for last in range(len(result) - 1, 0, -1):
+            other = int(self.random() * (last + 1))
+            result[last], result[other] = result[other], result[last]
+        return result
+
+    def noise(self, height: int, width: int) -> np.ndarray:
+        """Uniform noise, uint8 (height, width)."""
+        return self.generator.integers(0, 256, size=(height, width), dtype=np.uint8)

@@ -1,0 +1,205 @@
+"""Which objects a scene has and where they stand. Nothing is rendered here."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from .catalogue import CATEGORIES, COLOURS, UNITS
+from .config import SynthConfig
+from .draws import Draws
+from .scene import Decor, SceneObject, half_box
+from .shapes import RGB, TEMPLATES
+from .terrain import Site, Terrain, make_terrain
+
+TRIES = 24
+GAP = 2.0
+"""Least distance between the boxes of two objects."""
+
+# A box (x, y, half width, half height).
+Box = tuple[float, float, float, float]
+
+
+@dataclass(frozen=True)
+class Layout:
+    """A scene before rendering: landscape, objects, and what fills the rest."""
+
+    terrain: Terrain
+    objects: tuple[SceneObject, ...]
+    decor: tuple[Decor, ...]
+
+
+def _free(boxes: list[Box], x: float, y: float, half_w: float, half_h: float, gap: float) -> bool:
+    return all(abs(x - bx) > half_w + bw + gap or abs(y - by) > half_h + bh + gap for bx, by, bw, bh in boxes)
+
+
+def _inside(x: float, y: float, half_w: float, half_h: float) -> bool:
+    return half_w + 1.0 <= x <= UNITS - half_w - 1.0 and half_h + 1.0 <= y <= UNITS - half_h - 1.0
+
+
+def _paint(draws: Draws, base: RGB, spread: float) -> RGB:
+    light = draws.uniform(-spread, spread)
+    return tuple(int(min(255, max(0, channel + light + draws.uniform(-6, 6)))) for channel in base)  # type: ignore[return-value]
+
+
+class _Builder:
+    """Places objects one after the other."""
+
+    def __init__(self, draws: Draws, config: SynthConfig) -> None:
+        self.draws, self.config = draws, config
+        self.terrain = make_terrain(draws)
+        self.boxes: list[Box] = []
+        self.objects: list[SceneObject] = []
+        self.first_colours: dict[str, str | None] = {}
+
+    def _colour(self, category: str) -> str | None:
+        colours = CATEGORIES[category].colours
+        if not colours:
+            return None
+        if category in self.first_colours and self.draws.chance(self.config.lookalike):
+            return self.first_colours[category]
+        return self.draws.choice(colours)
+
+    def _length(self, category: str, large: bool, half: tuple[float, float], stretch: float) -> float:
+        kind = CATEGORIES[category]
+        length = self.draws.uniform(*(kind.large if large else kind.small)) * self.config.object_scale
+        short = 2.0 * min(half[0], half[1] * stretch)
+        return max(length, self.config.min_side / short)
+
+    def _angle(self, category: str, zone_angle: float) -> float:
+        draws = self.draws
+        if category == "chimney":
+            return -math.pi / 2.0 + draws.uniform(-0.25, 0.25)
+        if category in ("storage tank", "windmill", "baseball field"):
+            return draws.angle()
+        if category == "ship":
+            return draws.angle() if draws.chance(0.6) else zone_angle + math.pi * draws.integer(0, 1)
+        if category == "airplane":
+            return zone_angle + math.pi / 4.0 * draws.integer(0, 7) + draws.uniform(-0.1, 0.1)
+        quarter = math.pi / 2.0 * draws.integer(0, 3)
+        if category == "vehicle":
+            quarter = math.pi * draws.integer(0, 1) if draws.chance(0.8) else quarter
+        return zone_angle + quarter + draws.uniform(-0.06, 0.06)
+
+    def _spot(self, zone, half_w: float, half_h: float) -> tuple[float, float]:  # noqa: ANN001
+        draws = self.draws
+        if zone.lane is None:
+            return draws.uniform(half_w + 1, UNITS - half_w - 1), draws.uniform(half_h + 1, UNITS - half_h - 1)
+        x, y, width = zone.lane
+        along, across = draws.uniform(-85.0, 85.0), draws.choice((-0.25, 0.25)) * width
+        c, s = math.cos(zone.angle), math.sin(zone.angle)
+        return x + c * along - s * across, y + s * along + c * across
+
+    def place(self, category: str, site: Site | None = None) -> bool:
+        """Tries to place one object of the category; says whether there was room."""
+        draws = self.draws
+        large = draws.chance(0.45)
+        variant = draws.integer(0, len(TEMPLATES[category, large]) - 1)
+        template = TEMPLATES[category, large][variant]
+        stretch = site.stretch if site else draws.uniform(0.93, 1.07)
+        length = site.length if site and site.length else self._length(category, large, template.half, stretch)
+        zones = [zone for zone in self.terrain.zones if zone.surface in CATEGORIES[category].surfaces]
+        if not zones and site is None:
+            return False
+        for _ in range(1 if site else TRIES):
+            if site:
+                angle, (x, y) = site.angle, site.center
+                half_w, half_h = half_box(template, length, stretch, angle)
+                fits = True
+            else:
+                zone = draws.choice(zones)
+                angle = self._angle(category, zone.angle)
+                half_w, half_h = half_box(template, length, stretch, angle)
+                if 2.0 * max(half_w, half_h) > UNITS - 3.0:
+                    continue
+                x, y = self._spot(zone, half_w, half_h)
+                # On a road the lane sees to it that the object lies on it: its box would not fit.
+                on_lane = zone.lane is not None and all(_clear(h, x, y, half_w, half_h) for h in zone.holes)
+                fits = on_lane if zone.lane is not None else zone.holds(x, y, half_w, half_h)
+            if fits and _inside(x, y, half_w, half_h) and _free(self.boxes, x, y, half_w, half_h, GAP):
+                self._add(category, large, variant, (x, y), length, stretch, angle)
+                self.boxes.append((x, y, half_w, half_h))
+                return True
+        return False
+
+    def _add(
+        self,
+        category: str,
+        large: bool,
+        variant: int,
+        center: tuple[float, float],
+        length: float,
+        stretch: float,
+        angle: float,
+    ) -> None:
+        colour = self._colour(category)
+        self.first_colours.setdefault(category, colour)
+        paint = _paint(self.draws, COLOURS[colour] if colour else (200, 196, 188), 10.0)
+        self.objects.append(SceneObject(category, colour, large, variant, center, length, stretch, angle, paint))
+
+    def fill(self) -> None:
+        """Places the prescribed objects, a group of one class, and others, up to the number that was drawn."""
+        draws, config = self.draws, self.config
+        count = draws.integer(*config.objects)
+        weights = self.terrain.weights
+        names = list(weights)
+        for site in self.terrain.sites:
+            if site.category == "bridge" or draws.chance(0.5):
+                self.place(site.category, site)
+        focus = draws.weighted(names, [weights[name] for name in names])
+        wanted = [focus] * (1 + draws.integer(*config.distractors))
+        room = max(count - len(self.objects), 1)
+        wanted = wanted[:room]
+        while len(wanted) < room:
+            wanted.append(draws.weighted(names, [weights[name] for name in names]))
+        wanted.sort(key=lambda name: -CATEGORIES[name].large[1])
+        for name in wanted:
+            self.place(name)
+        # Whoever found no room is replaced by things that need little.
+        for _ in range(6):
+            if len(self.objects) >= min(count, config.objects[0] + 1):
+                break
+            self.place(draws.weighted(names, [weights[name] / CATEGORIES[name].large[1] for name in names]))
+
+    def decorate(self) -> tuple[Decor, ...]:
+        """Buildings and trees on what ground is left."""
+        draws = self.draws
+        zones = [zone for zone in self.terrain.zones if zone.surface in ("grass", "field", "concrete")]
+        if not zones:
+            return ()
+        things = []
+        for _ in range(draws.integer(self.config.clutter // 2, self.config.clutter)):
+            zone = draws.choice(zones)
+            roof = draws.chance(0.25 if zone.surface == "field" else 0.75 if zone.surface == "concrete" else 0.5)
+            size = (draws.uniform(11.0, 24.0), draws.uniform(8.0, 14.0)) if roof else (draws.uniform(4.0, 8.0),) * 2
+            angle = zone.angle + math.pi / 2.0 * draws.integer(0, 1)
+            c, s = abs(math.cos(angle)), abs(math.sin(angle))
+            half_w, half_h = (c * size[0] + s * size[1]) / 2, (s * size[0] + c * size[1]) / 2
+            x, y = draws.uniform(-4.0, UNITS + 4.0), draws.uniform(-4.0, UNITS + 4.0)
+            if not (zone.holds(x, y, half_w, half_h) and _free(self.boxes, x, y, half_w, half_h, 2.5)):
+                continue
+            self.boxes.append((x, y, half_w, half_h))
+            if roof:
+                paint = _paint(
+                    draws, draws.choice(((150, 112, 98), (128, 128, 130), (172, 164, 150), (120, 98, 92))), 12
+                )
+                things.append(Decor("building", (x, y), size, angle, paint))
+                continue
+            for _ in range(draws.integer(1, 5)):
+                tx, ty = x + draws.uniform(-1, 1) * size[0] / 2, y + draws.uniform(-1, 1) * size[0] / 2
+                width = draws.uniform(3.5, 6.5)
+                if _free(self.boxes[:-1], tx, ty, width / 2, width / 2, 1.0):
+                    things.append(Decor("tree", (tx, ty), (width, width), 0.0, _paint(draws, (52, 88, 50), 12)))
+        return tuple(things)
+
+
+def _clear(planes, x: float, y: float, half_w: float, half_h: float) -> bool:  # noqa: ANN001
+    return any(nx * x + ny * y + c < -(abs(nx) * half_w + abs(ny) * half_h) for nx, ny, c in planes)
+
+
+def make_layout(draws: Draws, config: SynthConfig) -> Layout:
+    """Draws a scene's landscape, objects and fillings."""
+    builder = _Builder(draws, config)
+    builder.fill()
+    objects = tuple(builder.objects)
+    return Layout(builder.terrain, objects, builder.decorate())
