@@ -1,0 +1,146 @@
+"""Which implementation runs an operator: one predicate for the automatic choice, the forced one and `info`."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import torch
+
+from rrsis_kernels import library
+
+ENVIRONMENT_VARIABLE = "RRSIS_KERNELS_BACKEND"
+"""Forces a backend for the whole process; `use_backend` goes before it."""
+
+OPS = ("bidirectional_spatial_correlation", "twin_stream_attention", "twin_mask_statistics", "masked_cosine_loss")
+"""The public functions."""
+
+BACKENDS = ("cuda", "triton", "cpu", "reference")
+"""All backends, the one to be preferred first."""
+
+VERIFIED = {"cpu": ("cpu",), "cuda": ()}
+"""Backends, by kind of device, whose tests have passed there (docs/verified.md); no other kernel is chosen by itself."""
+
+DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
+
+
+class Support(NamedTuple):
+    """Whether a backend can run an operator.
+
+    Attributes:
+        ok: it can.
+        reason: why, or why not.
+    """
+
+    ok: bool
+    reason: str
+
+
+def can_run(
+    op: str, backend: str, device_type: str, dtype: torch.dtype, shapes: dict[str, int] | None = None
+) -> Support:
+    """The one predicate: whether `backend` can run `op` on such tensors, verified there or not.
+
+    Args:
+        op: one of `OPS`.
+        backend: one of `BACKENDS`.
+        device_type: `tensor.device.type`.
+        dtype: dtype of the features or logits.
+        shapes: sizes by the letters of the documentation (B, N, C, D, H, L, …), where they are known.
+    """
+    if dtype not in DTYPES:
+        return Support(False, f"no backend takes {dtype}")
+    if backend == "reference":
+        return Support(True, "plain PyTorch runs on any device")
+    if backend == "cpu":
+        if device_type != "cpu":
+            return Support(False, f"the cpu backend takes tensors on the CPU, not on {device_type}")
+        status = library.extension_status()["_C"]
+        return Support(status.loaded, "C++ kernels" if status.loaded else status.reason)
+    if backend in BACKENDS:
+        return Support(False, f"the {backend} backend has no kernel of {op} yet")
+    raise ValueError(f"backend must be one of {', '.join(BACKENDS)}, got {backend!r}")
+
+
+def can_choose(
+    op: str, backend: str, device_type: str, dtype: torch.dtype, shapes: dict[str, int] | None = None
+) -> Support:
+    """Whether `backend` may be the automatic choice: it can run and its tests have passed on such a device."""
+    support = can_run(op, backend, device_type, dtype, shapes)
+    if support.ok and backend != "reference" and backend not in VERIFIED.get(device_type, ()):
+        return Support(False, f"its tests have not passed on {device_type} yet (docs/verified.md); force it to use it")
+    return support
+
+
+class _Forced(threading.local):
+    """The backend that `use_backend` forces in this thread."""
+
+    def __init__(self) -> None:
+        # Set here and not on the class: torch.compile guards on the instance's attribute only.
+        self.name: str | None = None
+
+
+_forced = _Forced()
+
+
+def forced_backend() -> str | None:
+    """The backend forced by `use_backend` or the environment, if any."""
+    return _forced.name or os.environ.get(ENVIRONMENT_VARIABLE) or None
+
+
+@contextlib.contextmanager
+def use_backend(name: str) -> Iterator[None]:
+    """Forces a backend for the calls made in the block by this thread; a backend that cannot run them fails.
+
+    Backward passes run on the backend of their forward, wherever they are called.
+
+    Args:
+        name: one of `BACKENDS`.
+
+    Raises:
+        ValueError: no such backend.
+    """
+    if name not in BACKENDS:
+        raise ValueError(f"backend must be one of {', '.join(BACKENDS)}, got {name!r}")
+    before = _forced.name
+    _forced.name = name
+    try:
+        yield
+    finally:
+        _forced.name = before
+
+
+def choose(op: str, device_type: str, dtype: torch.dtype, shapes: dict[str, int] | None = None) -> str:
+    """The backend that a call takes.
+
+    Args:
+        op: one of `OPS`.
+        device_type: `tensor.device.type`.
+        dtype: dtype of the features or logits.
+        shapes: sizes by letter, where they are known.
+
+    Raises:
+        ValueError: the environment names no backend.
+        RuntimeError: the forced backend cannot run; the message says why.
+    """
+    forced = forced_backend()
+    if forced is None:
+        for backend in BACKENDS:
+            if can_choose(op, backend, device_type, dtype, shapes).ok:
+                return backend
+        return "reference"
+    if forced not in BACKENDS:
+        raise ValueError(f"{ENVIRONMENT_VARIABLE} must be one of {', '.join(BACKENDS)}, got {forced!r}")
+    support = can_run(op, forced, device_type, dtype, shapes)
+    if not support.ok:
+        raise RuntimeError(f"{op}: the forced backend {forced!r} cannot run: {support.reason}")
+    return forced
+
+
+def explain(op: str, device: str | torch.device, dtype: torch.dtype) -> dict[str, Support]:
+    """For each backend, whether it may be the automatic choice for `op` on `device`, and why."""
+    device_type = torch.device(device).type
+    return {backend: can_choose(op, backend, device_type, dtype) for backend in BACKENDS}

@@ -1,0 +1,108 @@
+"""Loads the compiled operators, or defines their schemas from Python where there is no extension.
+
+`_C` and `_C_cuda` are plain shared libraries that register operators in the torch namespace `rrsis_kernels` when they
+are loaded; they hold no Python symbols. Without them the schemas still have to exist, for Triton and fake kernels.
+"""
+
+from __future__ import annotations
+
+import functools
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+
+NAMESPACE = "rrsis_kernels"
+_FOLDER = Path(__file__).parent
+_SUFFIXES = (".so", ".pyd", ".dylib")
+
+
+class ExtensionStatus(NamedTuple):
+    """What became of one compiled library.
+
+    Attributes:
+        loaded: its operators can be called.
+        path: the file, if one was found.
+        reason: why it is not loaded, empty if it is.
+    """
+
+    loaded: bool
+    path: str | None
+    reason: str
+
+
+def schemas() -> list[str]:
+    """The operators' schemas, one string each, from `schemas.txt`."""
+    lines = (_FOLDER / "schemas.txt").read_text(encoding="utf-8").splitlines()
+    return [line.strip() for line in lines if line.strip() and not line.startswith("#")]
+
+
+def op_name(schema: str) -> str:
+    """Name of the operator that a schema declares."""
+    return schema.split("(", 1)[0].strip()
+
+
+def _find(name: str) -> Path | None:
+    candidates = sorted(path for path in _FOLDER.glob(f"{name}.*") if path.suffix in _SUFFIXES)
+    return candidates[0] if candidates else None
+
+
+def _load(name: str) -> ExtensionStatus:
+    path = _find(name)
+    if path is None:
+        return ExtensionStatus(False, None, f"{name} is not built: no {name}.* library in the package")
+    try:
+        torch.ops.load_library(path)
+    except (OSError, RuntimeError) as error:
+        return ExtensionStatus(False, str(path), f"{path.name} did not load: {error}")
+    return ExtensionStatus(True, str(path), "")
+
+
+def _registered(schema: str) -> bool | None:
+    """True when the operator stands with this very schema, None when there is no such operator."""
+    packet = getattr(torch.ops.rrsis_kernels, op_name(schema), None)
+    if packet is None:
+        return None
+    due = torch._C.parse_schema(f"{NAMESPACE}::{schema}")
+    return str(packet.default._schema) == str(due)
+
+
+def _define_missing(definitions: torch.library.Library) -> list[str]:
+    """Defines the operators that no library has registered; returns those that stand with another schema."""
+    outdated = []
+    for schema in schemas():
+        registered = _registered(schema)
+        if registered is None:
+            definitions.define(schema)
+        elif not registered:
+            outdated.append(op_name(schema))
+    return outdated
+
+
+def _setup() -> tuple[torch.library.Library, dict[str, ExtensionStatus]]:
+    definitions = torch.library.Library(NAMESPACE, "FRAGMENT")
+    cpu = _load("_C")
+    # The CUDA library registers kernels of the operators that _C declares.
+    cuda = _load("_C_cuda") if cpu.loaded else ExtensionStatus(False, None, "_C_cuda needs _C, which is not loaded")
+    declared = {op_name(schema) for schema in schemas() if _registered(schema) is not None}
+    outdated = _define_missing(definitions)
+    missing = [name for name in map(op_name, schemas()) if name not in declared]
+    if cpu.loaded and (outdated or missing):
+        names = ", ".join(outdated + missing)
+        cpu = ExtensionStatus(False, cpu.path, f"{cpu.path} is out of date ({names} differ from schemas.txt): rebuild")
+    return definitions, {"_C": cpu, "_C_cuda": cuda}
+
+
+# The Library object keeps its registrations alive.
+DEFINITIONS, _STATUS = _setup()
+
+
+def extension_status() -> dict[str, ExtensionStatus]:
+    """What became of the compiled libraries, by name (`_C`, `_C_cuda`)."""
+    return _STATUS
+
+
+@functools.cache
+def has_op(name: str) -> bool:
+    """Whether `schemas.txt` declares an operator of this name."""
+    return name in map(op_name, schemas())
