@@ -1,0 +1,106 @@
+"""Options, quick settings and the table of ratios."""
+
+from collections import defaultdict
+
+import pytest
+import torch
+
+from benchmarks.measure import OURS
+
+
+def pytest_addoption(parser):
+    group = parser.getgroup("rrsis benchmarks")
+    group.addoption("--quick", action="store_true", help="small shapes, short timing (the default)")
+    group.addoption(
+        "--full", action="store_true", help="the shapes of docs/performance.md, and torch.compile as a peer"
+    )
+    group.addoption("--threads", type=int, default=None, help="threads of PyTorch (default: its own choice)")
+
+
+def pytest_configure(config):
+    if config.getoption("quick") and config.getoption("full"):
+        raise pytest.UsageError("--quick and --full exclude each other")
+    threads = config.getoption("threads")
+    if threads is not None:
+        if threads < 1:
+            raise pytest.UsageError(f"--threads: got {threads}, expected at least 1")
+        torch.set_num_threads(threads)
+
+
+def is_full(config):
+    """Whether the full shapes were asked for."""
+    return config.getoption("full")
+
+
+def pytest_generate_tests(metafunc):
+    """Gives a test that takes `shape` its module's QUICK or FULL shapes, one that takes `implementation` the peers."""
+    module = metafunc.module
+    if "shape" in metafunc.fixturenames:
+        shapes = module.FULL if is_full(metafunc.config) else module.QUICK
+        metafunc.parametrize("shape", shapes, ids=["x".join(map(str, shape)) for shape in shapes])
+    if "implementation" in metafunc.fixturenames:
+        names = list(module.IMPLEMENTATIONS)
+        if not is_full(metafunc.config):
+            # Compiling takes longer than all other quick timings together.
+            names = [name for name in names if "compile" not in name]
+        if "backward" in metafunc.function.__name__:
+            names = [name for name in names if name not in getattr(module, "FORWARD_ONLY", ())]
+        metafunc.parametrize("implementation", names)
+
+
+def pytest_collection_modifyitems(config, items):
+    if not is_full(config):
+        for item in items:
+            item.add_marker(pytest.mark.benchmark(max_time=0.2, min_rounds=5))
+
+
+@pytest.fixture(autouse=True)
+def _same_numbers():
+    torch.manual_seed(0)
+
+
+def ratios(benchmarks):
+    """Median of each implementation over that of ours, by group; None where ours was not timed.
+
+    Args:
+        benchmarks: pytest-benchmark's records.
+
+    Returns:
+        (group, implementation, median in seconds, ratio) for each record, in the order of the records.
+    """
+    medians = defaultdict(dict)
+    for record in benchmarks:
+        medians[record.group][record.extra_info["implementation"]] = record.stats.median
+    return [
+        (group, name, median, median / by_name[OURS] if OURS in by_name else None)
+        for group, by_name in medians.items()
+        for name, median in by_name.items()
+    ]
+
+
+def _timed(config):
+    session = getattr(config, "_benchmarksession", None)
+    records = [] if session is None else session.benchmarks
+    return [record for record in records if "implementation" in record.extra_info and record.stats.data]
+
+
+def pytest_benchmark_update_json(config, benchmarks, output_json):
+    found = {(group, name): ratio for group, name, _, ratio in ratios(_timed(config))}
+    for entry in output_json["benchmarks"]:
+        name = entry["extra_info"].get("implementation")
+        entry["extra_info"]["ratio_to_ours"] = found.get((entry["group"], name))
+
+
+def pytest_terminal_summary(terminalreporter, config):
+    rows = ratios(_timed(config))
+    if not rows:
+        return
+    terminalreporter.section(f"medians and ratios to {OURS}, {torch.get_num_threads()} thread(s)")
+    width = max(len(name) for _, name, _, _ in rows)
+    group_before = None
+    for group, name, median, ratio in rows:
+        if group != group_before:
+            terminalreporter.write_line(group)
+            group_before = group
+        factor = "" if ratio is None else f"{ratio:8.2f} x"
+        terminalreporter.write_line(f"    {name:<{width}}  {1e3 * median:10.3f} ms  {factor}")

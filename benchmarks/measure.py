@@ -1,0 +1,116 @@
+"""What every benchmark does: check the very call that it is about to time, time it, and note what it was."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from rrsis_kernels import library, use_backend
+
+Call = Callable[[], Sequence[Tensor]]
+
+OURS = "rrsis_kernels"
+"""The implementation to which ratios are given."""
+
+TOLERANCE = {torch.float32: 2e-4, torch.bfloat16: 5e-2, torch.float64: 1e-10}
+"""Largest error of a call, as a share of the largest magnitude of the output; tests/ is where numerics are tested."""
+
+
+def require_extension() -> None:
+    """Skips the test, with the reason, where the C++ kernels are not there."""
+    status = library.extension_status()["_C"]
+    if not status.loaded:
+        pytest.skip(f"the C++ kernels are not there: {status.reason}")
+
+
+def on_cpu_kernels(call: Call) -> Call:
+    """The same call with the C++ kernels forced: a benchmark must not time a fallback by accident."""
+    require_extension()
+
+    def forced() -> Sequence[Tensor]:
+        with use_backend("cpu"):
+            return call()
+
+    return forced
+
+
+def on_reference(call: Call) -> Call:
+    """The same call with the reference backend forced."""
+
+    def forced() -> Sequence[Tensor]:
+        with use_backend("reference"):
+            return call()
+
+    return forced
+
+
+def forward_only(call: Call) -> Call:
+    """The call without autograd, as in inference."""
+
+    def forward() -> Sequence[Tensor]:
+        with torch.no_grad():
+            return call()
+
+    return forward
+
+
+def forward_backward(call: Call, inputs: Sequence[Tensor], cotangents: Sequence[Tensor]) -> Call:
+    """The call and the gradients of <outputs, cotangents> with respect to ``inputs``, which is what it returns."""
+
+    def both() -> Sequence[Tensor]:
+        outputs = call()
+        return torch.autograd.grad(outputs, inputs, cotangents)
+
+    return both
+
+
+def check(call: Call, expected: Sequence[Tensor], what: str) -> None:
+    """Compares what a call returns with the fp64 oracle.
+
+    Raises:
+        AssertionError: If a shape differs, a value is not finite, or an error is too large.
+    """
+    outputs = call()
+    assert len(outputs) == len(expected), f"{what}: returned {len(outputs)} tensors, due are {len(expected)}"
+    for index, (output, due) in enumerate(zip(outputs, expected, strict=True)):
+        assert output.shape == due.shape, f"{what}: output {index} is {tuple(output.shape)}, due is {tuple(due.shape)}"
+        assert torch.isfinite(output).all(), f"{what}: output {index} is not finite"
+        error = (output.double() - due).abs().max() / due.abs().max().clamp_min(1e-12)
+        assert error <= TOLERANCE[output.dtype], f"{what}: output {index} is off by {error:.2e} of its magnitude"
+
+
+def run(
+    benchmark: Any,
+    call: Call,
+    expected: Sequence[Tensor],
+    *,
+    group: str,
+    implementation: str,
+    **details: Any,
+) -> None:
+    """Checks a call, then times it.
+
+    Args:
+        benchmark: pytest-benchmark's fixture.
+        call: What is timed; returns tensors.
+        expected: What it must return, from fp64.
+        group: The calls that are compared with each other.
+        implementation: Which of them this is; `OURS` for the kernels of this project.
+        **details: Sizes and the like, stored beside the times.
+    """
+    check(call, expected, f"{group}, {implementation}")
+    benchmark.group = group
+    benchmark.extra_info.update(implementation=implementation, threads=torch.get_num_threads(), **details)
+    benchmark(call)
+
+
+def to_double(tensors: Sequence[Tensor | None]) -> list[Tensor | None]:
+    """Detached fp64 copies that require gradients; masks and None as they are."""
+    return [
+        tensor.detach().double().requires_grad_() if tensor is not None and tensor.is_floating_point() else tensor
+        for tensor in tensors
+    ]
