@@ -44,7 +44,7 @@ _ALL = (
         "vehicle",
         ("vehicle", "vehicle", "car"),
         (10.0, 12.0),
-        (17.0, 21.0),
+        (19.0, 23.0),
         ("white", "red", "blue", "yellow", "black", "green"),
         ("road", "concrete"),
     ),

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from .catalogue import CATEGORIES, UNITS
 from .config import KINDS, SynthConfig
@@ -42,6 +43,7 @@ RELATIONS: dict[str, tuple[str, ...]] = {
     "below": ("below", "below"),
     "near": ("nearest to", "closest to", "next to"),
 }
+DIRECTIONS = ("left", "right", "above", "below")
 SIZES: dict[str, tuple[str, ...]] = {"small": ("small", "small", "little"), "large": ("large", "large", "big")}
 EXTREMES: dict[str, tuple[str, ...]] = {"small": ("smallest",), "large": ("largest", "largest", "biggest")}
 
@@ -119,18 +121,16 @@ class _Speaker:
 
     # -- the judgement -------------------------------------------------------------------------------------------
 
-    def _verdicts(self, referent: int, claim: _Claim) -> dict[int, int]:
-        """Least verdict of the claim on each object of the referent's class."""
-        rivals = self.classes[self.objects[referent].category]
-        return {
-            index: min((judge(self.objects[index]) for judge in claim.judges), default=1)
-            for index in rivals
-            if index != claim.anchor
-        }
-
     def _unique(self, referent: int, claim: _Claim) -> bool:
-        verdicts = self._verdicts(referent, claim)
-        return all(verdict == (1 if index == referent else -1) for index, verdict in verdicts.items())
+        """Whether the claim is clearly so of the referent and clearly not so of the others of its class."""
+        for index in self.classes[self.objects[referent].category]:
+            if index == claim.anchor:
+                continue
+            item = self.objects[index]
+            verdict = min((judge(item) for judge in claim.judges), default=1)
+            if verdict != (1 if index == referent else -1):
+                return False
+        return True
 
     def _outermost(self, referent: int, value: Callable[[SceneObject], float], pool: list[int]) -> float | None:
         """How far the referent's value exceeds the next of the pool; None where it has no rival."""
@@ -154,7 +154,7 @@ class _Speaker:
         for place in self.draws.shuffled(list(PLACES)):
             if judge_place(place, self.objects[referent]) == 1:
                 words = self.draws.choice(PLACES[place])
-                yield _Claim(after=words, judges=(lambda item, place=place: judge_place(place, item),), parts=1)
+                yield _Claim(after=words, judges=(partial(judge_place, place),), parts=1)
 
     def _anchors(self, referent: int) -> Iterator[tuple[int, str]]:
         """Other objects that can be named in few words, and these words."""
@@ -170,17 +170,19 @@ class _Speaker:
                 yield index, f"the {item.colour} {noun}"
 
     def _relations(self, referent: int) -> Iterator[_Claim]:
+        me = self.objects[referent]
         for anchor, words in self._anchors(referent):
-            for direction in self.draws.shuffled(list(RELATIONS)):
-                link = self.draws.choice(RELATIONS[direction])
-                if direction == "near":
-                    if self._is_nearest(referent, anchor, link):
-                        yield _Claim(after=f"{link} {words}", parts=1, anchor=anchor, judges=(self._only(referent),))
-                    continue
-                target = self.objects[anchor]
-                judge = lambda item, d=direction, t=target: judge_direction(d, item, t)  # noqa: E731
-                if judge(self.objects[referent]) == 1:
-                    yield _Claim(after=f"{link} {words}", judges=(judge,), parts=1, anchor=anchor)
+            target = self.objects[anchor]
+            found: list[_Claim] = []
+            for direction in DIRECTIONS:
+                if judge_direction(direction, me, target) == 1:
+                    judge = partial(judge_direction, direction, anchor=target)
+                    link = self.draws.choice(RELATIONS[direction])
+                    found.append(_Claim(after=f"{link} {words}", judges=(judge,), parts=1, anchor=anchor))
+            link = self.draws.choice(RELATIONS["near"])
+            if self._is_nearest(referent, anchor, link):
+                found.append(_Claim(after=f"{link} {words}", judges=(self._only(referent),), parts=1, anchor=anchor))
+            yield from self.draws.shuffled(found)
 
     def _only(self, referent: int) -> Judge:
         chosen = self.objects[referent]
@@ -249,9 +251,9 @@ class _Speaker:
         fronts = [self._size(referent)] + ([colour] if colour else [])
         if colour:
             fronts.append(_join(fronts[0], colour))
-        options: list[_Claim] = [front for front in fronts if front.parts > 1]
-        backs = [*self._places(referent), *self._relations(referent)][:6]
-        options += [_join(front, back) for front in fronts for back in backs]
+        backs = [*self._places(referent), *self._relations(referent)]
+        options = [front for front in fronts if front.parts > 1]
+        options += [_join(front, back) for front in fronts for back in self.draws.shuffled(backs)[:2]]
         if colour:
             options += [*self._extreme_size(referent, colour.before), *self._extreme_place(referent, colour.before)]
         yield from self.draws.shuffled(options)
@@ -273,17 +275,16 @@ class _Speaker:
         singles = [_Claim(judges=(judge,), anchor=claim.anchor) for judge in claim.judges]
         return not any(self._unique(referent, single) for single in singles)
 
-    def say(self, kind: str, taken: set[str]) -> Statement | None:
-        """An expression of the kind that was not made before, or None."""
+    def say(self, kind: str, taken: set[tuple[str, int]]) -> Statement | None:
+        """An expression of the kind about an object that has none of this kind yet, or None."""
         for referent in self.draws.shuffled(self.eligible):
+            if (kind, referent) in taken:
+                continue
             for claim in self.claims(kind, referent):
-                if not (self._unique(referent, claim) and self._needed(referent, claim, kind)):
-                    continue
-                noun = self.draws.choice(CATEGORIES[self.objects[referent].category].nouns)
-                words = ("the", claim.before, noun, claim.after)
-                text = " ".join(word for word in words if word)
-                if text not in taken:
-                    return Statement(text, kind, referent)
+                if self._unique(referent, claim) and self._needed(referent, claim, kind):
+                    noun = self.draws.choice(CATEGORIES[self.objects[referent].category].nouns)
+                    words = ("the", claim.before, noun, claim.after)
+                    return Statement(" ".join(word for word in words if word), kind, referent)
         return None
 
 
@@ -301,7 +302,7 @@ def make_statements(objects: Sequence[SceneObject], config: SynthConfig, draws: 
     """
     speaker = _Speaker(objects, config, draws)
     statements: list[Statement] = []
-    taken: set[str] = set()
+    taken: set[tuple[str, int]] = set()
     while len(statements) < config.expressions:
         shares = dict(zip(KINDS, config.kinds, strict=True))
         if config.same_class:
@@ -314,5 +315,5 @@ def make_statements(objects: Sequence[SceneObject], config: SynthConfig, draws: 
         if found is None:
             return None
         statements.append(found)
-        taken.add(found.text)
+        taken.add((found.kind, found.referent))
     return tuple(statements)

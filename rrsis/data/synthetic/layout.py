@@ -10,7 +10,7 @@ from .config import SynthConfig
 from .draws import Draws
 from .scene import Decor, SceneObject, half_box
 from .shapes import RGB, TEMPLATES
-from .terrain import Site, Terrain, make_terrain
+from .terrain import Site, Terrain, Zone, apart, make_terrain
 
 TRIES = 24
 GAP = 2.0
@@ -78,10 +78,10 @@ class _Builder:
             return zone_angle + math.pi / 4.0 * draws.integer(0, 7) + draws.uniform(-0.1, 0.1)
         quarter = math.pi / 2.0 * draws.integer(0, 3)
         if category == "vehicle":
-            quarter = math.pi * draws.integer(0, 1) if draws.chance(0.8) else quarter
+            quarter = math.pi * draws.integer(0, 1)
         return zone_angle + quarter + draws.uniform(-0.06, 0.06)
 
-    def _spot(self, zone, half_w: float, half_h: float) -> tuple[float, float]:  # noqa: ANN001
+    def _spot(self, zone: Zone, half_w: float, half_h: float) -> tuple[float, float]:
         draws = self.draws
         if zone.lane is None:
             return draws.uniform(half_w + 1, UNITS - half_w - 1), draws.uniform(half_h + 1, UNITS - half_h - 1)
@@ -93,7 +93,7 @@ class _Builder:
     def place(self, category: str, site: Site | None = None) -> bool:
         """Tries to place one object of the category; says whether there was room."""
         draws = self.draws
-        large = draws.chance(0.45)
+        large = site.length > 44.0 if site and site.length else draws.chance(0.45)
         variant = draws.integer(0, len(TEMPLATES[category, large]) - 1)
         template = TEMPLATES[category, large][variant]
         stretch = site.stretch if site else draws.uniform(0.93, 1.07)
@@ -114,7 +114,7 @@ class _Builder:
                     continue
                 x, y = self._spot(zone, half_w, half_h)
                 # On a road the lane sees to it that the object lies on it: its box would not fit.
-                on_lane = zone.lane is not None and all(_clear(h, x, y, half_w, half_h) for h in zone.holes)
+                on_lane = zone.lane is not None and all(apart(hole, x, y, half_w, half_h) for hole in zone.holes)
                 fits = on_lane if zone.lane is not None else zone.holds(x, y, half_w, half_h)
             if fits and _inside(x, y, half_w, half_h) and _free(self.boxes, x, y, half_w, half_h, GAP):
                 self._add(category, large, variant, (x, y), length, stretch, angle)
@@ -155,11 +155,11 @@ class _Builder:
         wanted.sort(key=lambda name: -CATEGORIES[name].large[1])
         for name in wanted:
             self.place(name)
-        # Whoever found no room is replaced by things that need little.
-        for _ in range(6):
-            if len(self.objects) >= min(count, config.objects[0] + 1):
+        # Whoever found no room is replaced by something else, mostly by what needs little room.
+        for _ in range(12):
+            if len(self.objects) >= count:
                 break
-            self.place(draws.weighted(names, [weights[name] / CATEGORIES[name].large[1] for name in names]))
+            self.place(draws.weighted(names, [weights[name] / CATEGORIES[name].large[1] ** 0.5 for name in names]))
 
     def decorate(self) -> tuple[Decor, ...]:
         """Buildings and trees on what ground is left."""
@@ -191,10 +191,6 @@ class _Builder:
                 if _free(self.boxes[:-1], tx, ty, width / 2, width / 2, 1.0):
                     things.append(Decor("tree", (tx, ty), (width, width), 0.0, _paint(draws, (52, 88, 50), 12)))
         return tuple(things)
-
-
-def _clear(planes, x: float, y: float, half_w: float, half_h: float) -> bool:  # noqa: ANN001
-    return any(nx * x + ny * y + c < -(abs(nx) * half_w + abs(ny) * half_h) for nx, ny, c in planes)
 
 
 def make_layout(draws: Draws, config: SynthConfig) -> Layout:

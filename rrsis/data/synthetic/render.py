@@ -15,8 +15,11 @@ from .catalogue import UNITS
 from .config import SynthConfig
 from .draws import Draws
 from .layout import Layout
-from .scene import Decor
+from .scene import Decor, SceneObject
 from .shapes import RGB
+
+Polygon = list[tuple[float, float]]
+Shape = tuple[list[Polygon], list[Polygon]]
 
 SCALE = 2
 """Sub-pixels per pixel and direction."""
@@ -30,13 +33,16 @@ SURFACES: dict[str, tuple[tuple[RGB, ...], int]] = {
     "crop": (((150, 148, 92), (140, 152, 84)), 44),
     "crop2": (((98, 124, 66), (86, 118, 70)), 44),
     "crop3": (((176, 162, 110), (168, 156, 100)), 44),
-    "soil": (((156, 126, 98), (146, 118, 92)), 44),
+    "soil": (((156, 126, 98), (146, 118, 92)), 40),
     "concrete": (((166, 164, 158), (156, 156, 152), (174, 170, 160)), 24),
     "concrete2": (((148, 146, 142), (182, 178, 168)), 24),
-    "road": (((98, 98, 100), (108, 106, 104)), 18),
+    "road": (((112, 112, 114), (122, 120, 116)), 18),
     "verge": (((150, 146, 128),), 24),
 }
 """Colours to choose from and the strength of the texture of each surface."""
+
+CROP_TEXTURE = 44
+"""Strength of texture that says: rows of plants."""
 
 STRIPES: dict[str, RGB] = {"line": (214, 212, 204), "joint": (136, 134, 130)}
 
@@ -74,12 +80,15 @@ def _texture(layout: Layout, draws: Draws, size: int, strength: np.ndarray, conf
     if size != 128:
         fine = np.asarray(Image.fromarray(fine).resize((size, size), Image.Resampling.BILINEAR))
     total = coarse * 2 + middle * 2 + fine.astype(np.int16) - 5 * 128
-    if any(surface.startswith("crop") for surface, _ in layout.terrain.patches):
+    rows = strength == CROP_TEXTURE
+    if rows.any():
         axis = np.arange(size, dtype=np.float32) * (UNITS / size)
-        angle, pitch = layout.terrain.angle, draws.uniform(2.6, 4.0)
-        phase = math.cos(angle) * axis[None, :] + math.sin(angle) * axis[:, None]
-        total = total + (np.sin(phase * (2.0 * math.pi / pitch)) * 110.0).astype(np.int16)
-    return ((total * strength.astype(np.int16) * config.texture) / 640.0).astype(np.int16)
+        angle, turn = layout.terrain.angle, 2.0 * math.pi / draws.uniform(2.6, 4.0)
+        # sin(a + b) from the sines of columns and rows: no sine per pixel.
+        across, down = axis * np.float32(math.cos(angle) * turn), axis * np.float32(math.sin(angle) * turn)
+        wave = np.outer(np.cos(down), np.sin(across)) + np.outer(np.sin(down), np.cos(across))
+        total += (wave * 110.0).astype(np.int16) * rows
+    return (total * (strength * np.float32(config.texture / 640.0))).astype(np.int16)
 
 
 def _decor_polygons(thing: Decor, scale: float) -> list[list[tuple[float, float]]]:
@@ -103,29 +112,49 @@ def _tone(colour: RGB, factor: float) -> RGB:
     return tuple(min(255, int(channel * factor)) for channel in colour)  # type: ignore[return-value]
 
 
-def _shadow_mask(layout: Layout, shapes: list, sun: float, scale: float, size: int) -> Image.Image:
+SHADOW = 110
+"""Opacity of shadows, of 255."""
+
+
+def _object_shadow(item: SceneObject, silhouette: list[Polygon], dx: float, dy: float, scale: float) -> list[Polygon]:
+    """Where an object's shadow falls, the sun's direction being (dx, dy) pixels per unit of height."""
+    if item.category == "chimney":
+        # It stands up from its foot, which is all that the shadow starts from.
+        (x, y), foot, half = item.center, 0.4 * item.length, 0.12 * item.length
+        x, y = (x - math.cos(item.angle) * foot) * scale, (y - math.sin(item.angle) * foot) * scale
+        reach = 0.9 * item.length
+        return [
+            [
+                (x - dy * half, y + dx * half),
+                (x + dy * half, y - dx * half),
+                (x + dx * reach + dy * half * 0.7, y + dy * reach - dx * half * 0.7),
+                (x + dx * reach - dy * half * 0.7, y + dy * reach + dx * half * 0.7),
+            ]
+        ]
+    reach = item.template.height * item.length
+    if reach <= 0.0:
+        return []
+    if item.category == "bridge":
+        # Both ends lie on the banks and throw no shadow.
+        (x, y), shrink = item.center, 0.84
+        silhouette = [
+            [(x * scale + (u - x * scale) * shrink, y * scale + (v - y * scale) * shrink) for u, v in silhouette[0]]
+        ]
+    return [[(u + dx * reach, v + dy * reach) for u, v in polygon] for polygon in silhouette]
+
+
+def _shadow_mask(layout: Layout, shapes: list[Shape], sun: float, scale: float, size: int) -> Image.Image:
     """Where the ground lies in shadow, "L" at the final size."""
     image = Image.new("L", (SCALE * size,) * 2)
     draw = ImageDraw.Draw(image)
     dx, dy = math.cos(sun) * scale, math.sin(sun) * scale
     for item, (_, silhouette) in zip(layout.objects, shapes, strict=True):
-        reach = item.template.height * item.length
-        if reach <= 0.0 and item.category != "chimney":
-            continue
-        if item.category == "chimney":
-            (x, y), foot = item.center, 0.4 * item.length
-            x, y = (x - math.cos(item.angle) * foot) * scale, (y - math.sin(item.angle) * foot) * scale
-            draw.line(
-                [(x, y), (x + dx * item.length * 0.9, y + dy * item.length * 0.9)],
-                fill=110,
-                width=int(0.24 * item.length * scale),
-            )
-            continue
-        for polygon in silhouette:
-            draw.polygon([(x + dx * reach, y + dy * reach) for x, y in polygon], fill=110)
+        for polygon in _object_shadow(item, silhouette, dx, dy, scale):
+            draw.polygon(polygon, fill=SHADOW)
     for thing in layout.decor:
         reach = 2.5 if thing.kind == "building" else 1.5
-        draw.polygon([(x + dx * reach, y + dy * reach) for x, y in _decor_polygons(thing, scale)[0]], fill=110)
+        outline = _decor_polygons(thing, scale)[0]
+        draw.polygon([(x + dx * reach, y + dy * reach) for x, y in outline], fill=SHADOW)
     return image.reduce(SCALE)
 
 
@@ -149,8 +178,7 @@ def render(layout: Layout, draws: Draws, config: SynthConfig) -> tuple[np.ndarra
     ground = ground + _texture(layout, draws, size, np.asarray(strength), config)[:, :, None]
     picture = Image.fromarray(np.clip(ground, 0, 255).astype(np.uint8))
     shapes = [item.polygons(scale) for item in layout.objects]
-    dark = picture.point([int(value * 0.25) for value in range(256)] * 3)
-    picture.paste(dark, mask=_shadow_mask(layout, shapes, draws.uniform(0.3, 1.2), scale, size))
+    picture.paste((22, 26, 30), mask=_shadow_mask(layout, shapes, draws.uniform(0.3, 1.2), scale, size))
     picture = picture.resize((SCALE * size,) * 2, Image.Resampling.NEAREST)
     labels = Image.new("L", picture.size)
     paint, mark = ImageDraw.Draw(picture), ImageDraw.Draw(labels)
@@ -171,10 +199,11 @@ def render(layout: Layout, draws: Draws, config: SynthConfig) -> tuple[np.ndarra
 def _expose(image: np.ndarray, draws: Draws, config: SynthConfig) -> np.ndarray:
     """Exposure, a slight tint, and sensor noise."""
     gain = draws.uniform(0.88, 1.1)
-    tint = np.array([gain * draws.uniform(0.97, 1.03) for _ in range(3)], dtype=np.float32)
-    values = image * tint
+    # In 1/128: whole numbers, so that every machine rounds alike.
+    tint = np.array([round(128 * gain * draws.uniform(0.97, 1.03)) for _ in range(3)], dtype=np.uint16)
+    values = (image * tint >> 7).astype(np.int16)
     if config.noise > 0.0:
         # Uniform noise of the standard deviation asked for: 255/√12 ≈ 73.6 is that of a byte.
-        noise = draws.noise(image.shape[0], image.shape[1]).astype(np.float32)
-        values += ((noise - 127.5) * np.float32(config.noise / 73.6))[:, :, None]
-    return np.clip(values, 0.0, 255.0).astype(np.uint8)
+        noise = draws.noise(image.shape[0], image.shape[1]).astype(np.int16) - 127
+        values += (noise * round(config.noise / 73.6 * 256) >> 8)[:, :, None]
+    return np.clip(values, 0, 255, out=values).astype(np.uint8)

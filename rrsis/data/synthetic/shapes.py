@@ -163,8 +163,8 @@ def _boat(wake: bool) -> Template:
     deck = [(x * 0.86 - 0.01, y * 0.66) for x, y in _HULL]
     parts: list[tuple[Colour, Points]] = []
     if wake:
-        parts.append(((150, 178, 190), [(-0.48, 0.1), (-0.85, 0.2), (-0.85, -0.2), (-0.48, -0.1)]))
-        parts.append(((190, 208, 214), [(-0.48, 0.06), (-0.7, 0.08), (-0.7, -0.08), (-0.48, -0.06)]))
+        parts.append(((150, 178, 190), [(-0.48, 0.1), (-0.75, 0.18), (-0.75, -0.18), (-0.48, -0.1)]))
+        parts.append(((190, 208, 214), [(-0.48, 0.06), (-0.66, 0.08), (-0.66, -0.08), (-0.48, -0.06)]))
     parts += [(0.78, _HULL), (1.0, deck), (PALE, box(-0.3, -0.08, -0.06, 0.08)), (GLASS, box(-0.06, -0.07, 0.0, 0.07))]
     parts.append((1.15, bar(0.08, 0.0, 0.38, 0.0, 0.03)))
     return Template(tuple(parts), (_HULL,), 0.05)
@@ -175,7 +175,7 @@ def _cargo_ship(wake: bool) -> Template:
     deck = [(x * 0.95, y * 0.78) for x, y in hull]
     parts: list[tuple[Colour, Points]] = []
     if wake:
-        parts.append(((150, 178, 190), [(-0.48, 0.08), (-0.75, 0.15), (-0.75, -0.15), (-0.48, -0.08)]))
+        parts.append(((150, 178, 190), [(-0.48, 0.08), (-0.65, 0.13), (-0.65, -0.13), (-0.48, -0.08)]))
     parts += [(0.72, hull), (1.0, deck), (PALE, box(-0.44, -0.09, -0.32, 0.09)), (DARK, box(-0.42, -0.03, -0.37, 0.03))]
     for k in range(4):
         left = -0.26 + 0.14 * k
@@ -197,15 +197,15 @@ def _car() -> Template:
 
 
 def _truck() -> Template:
-    box_body, cab = box(-0.5, -0.21, 0.24, 0.21), box(0.26, -0.19, 0.5, 0.19)
+    box_body, cab = box(-0.5, -0.19, 0.24, 0.19), box(0.26, -0.175, 0.5, 0.175)
     link = box(0.2, -0.12, 0.3, 0.12)
     parts = (
         (DARK, link),
         (0.85, box_body),
-        (1.05, box(-0.48, -0.17, 0.22, 0.17)),
+        (1.05, box(-0.48, -0.155, 0.22, 0.155)),
         (0.92, bar(-0.48, 0.0, 0.22, 0.0, 0.02)),
         (0.95, cab),
-        (GLASS, box(0.42, -0.15, 0.47, 0.15)),
+        (GLASS, box(0.42, -0.14, 0.47, 0.14)),
     )
     return Template(parts, (box_body, cab, link), 0.12)
 
@@ -337,7 +337,7 @@ def _bridge() -> Template:
 def _harbor(piers: int) -> Template:
     """A quay along y with piers along +x."""
     quay = box(-0.36, -0.5, -0.18, 0.5)
-    width = 0.1
+    width = 0.12
     spots = [-0.5 + width / 2 + (1.0 - width) * k / (piers - 1) for k in range(piers)]
     arms = [box(-0.2, y - width / 2, 0.36, y + width / 2) for y in spots]
     parts: list[tuple[Colour, Points]] = [((176, 170, 156), quay)] + [((192, 184, 166), arm) for arm in arms]

@@ -40,10 +40,11 @@ class Zone:
         for nx, ny, c in self.planes:
             if nx * x + ny * y + c < abs(nx) * half_w + abs(ny) * half_h:
                 return False
-        return all(_apart(hole, x, y, half_w, half_h) for hole in self.holes)
+        return all(apart(hole, x, y, half_w, half_h) for hole in self.holes)
 
 
-def _apart(planes: tuple[Plane, ...], x: float, y: float, half_w: float, half_h: float) -> bool:
+def apart(planes: tuple[Plane, ...], x: float, y: float, half_w: float, half_h: float) -> bool:
+    """Whether one edge of a convex piece has an upright box on its outer side."""
     return any(nx * x + ny * y + c < -(abs(nx) * half_w + abs(ny) * half_h) for nx, ny, c in planes)
 
 
@@ -118,7 +119,9 @@ def _add_road(terrain: Terrain, x: float, y: float, angle: float, width: float) 
     terrain.patches.append(("road", corners))
     c, s = math.cos(angle), math.sin(angle)
     first = 8.0 * ((x + y) % 1.0)
-    for k in range(-16, 16):
+    # Start at the point of the road that is nearest to the image's middle: 11 dashes each way reach its edges.
+    first += 9.0 * round((c * (64.0 - x) + s * (64.0 - y)) / 9.0)
+    for k in range(-11, 11):
         a, b = first + 9.0 * k, first + 9.0 * k + 4.5
         terrain.stripes.append(("line", [(x + c * a, y + s * a), (x + c * b, y + s * b)], 0.9))
     terrain.zones.append(Zone("road", planes[2:], angle, (x, y, width)))
@@ -147,7 +150,7 @@ def _coast(draws: Draws) -> Terrain:
     x, y = 64.0 + nx * draws.uniform(-4.0, 20.0), 64.0 + ny * draws.uniform(-4.0, 20.0)
     weights = {
         "ship": 5.0,
-        "vehicle": 2.5,
+        "vehicle": 1.6,
         "storage tank": 2.5,
         "chimney": 0.7,
         "tennis court": 0.7,
@@ -174,7 +177,7 @@ def _coast(draws: Draws) -> Terrain:
     holes: tuple[tuple[Plane, ...], ...] = ()
     if draws.chance(0.85):
         off = deep + draws.uniform(10.0, 16.0)
-        holes = (_add_road(terrain, x + nx * off, y + ny * off, angle + math.pi / 2.0, 13.0),)
+        holes = (_add_road(terrain, x + nx * off, y + ny * off, angle + math.pi / 2.0, 15.0),)
     terrain.zones.append(Zone("grass", ((nx, ny, -nx * x - ny * y - deep - 1.0),), angle, holes=holes))
     for _ in range(2):
         t = draws.uniform(-50.0, 50.0)
@@ -192,9 +195,9 @@ def _river(draws: Draws) -> Terrain:
     width = draws.uniform(34.0, 46.0)
     weights = {
         "ship": 3.5,
-        "vehicle": 3.0,
+        "vehicle": 1.8,
         "storage tank": 2.0,
-        "windmill": 1.0,
+        "windmill": 1.2,
         "baseball field": 0.7,
         "tennis court": 0.8,
         "chimney": 0.5,
@@ -204,15 +207,15 @@ def _river(draws: Draws) -> Terrain:
         _fields(draws, terrain, angle)
     across = angle + math.pi / 2.0
     roads = []
-    spots = [draws.uniform(-40.0, -14.0), draws.uniform(14.0, 40.0)]
+    spots = [draws.uniform(-40.0, -16.0), draws.uniform(16.0, 40.0)]
     for t in spots if draws.chance(0.45) else [draws.choice(spots)]:
         px, py = x + c * t, y + s * t
-        roads.append((_add_road(terrain, px, py, across, 11.0), px, py))
+        roads.append((_add_road(terrain, px, py, across, 14.0), px, py))
     for name, extra, phase in (("sand", 2.5, 0.0), ("water", 0.0, 0.0)):
         bank = rectangle(x, y, angle, 2.0 * FAR, width + 2.0 * extra)[1]
         terrain.patches.append((name, [(px, py + phase) for px, py in bank]))
     planes = rectangle(x, y, angle, 2.0 * FAR, width)[0]
-    decks = tuple(rectangle(px, py, across, FAR, 13.0)[0][2:] for _, px, py in roads)
+    decks = tuple(rectangle(px, py, across, FAR, 16.0)[0][2:] for _, px, py in roads)
     terrain.zones.append(Zone("water", planes[2:], angle, holes=decks))
     bank = rectangle(x, y, angle, 2.0 * FAR, width + 8.0)[0][2:]
     road_planes = tuple(road[0] for road in roads)
@@ -223,7 +226,7 @@ def _river(draws: Draws) -> Terrain:
         for zone in terrain.zones
     ]
     for _, px, py in roads:
-        terrain.sites.append(Site("bridge", (px, py), across, width + 7.0, 11.5 / (0.2 * (width + 7.0))))
+        terrain.sites.append(Site("bridge", (px, py), across, width + 7.0, 14.5 / (0.2 * (width + 7.0))))
     return terrain
 
 
@@ -231,7 +234,7 @@ def _airport(draws: Draws) -> Terrain:
     angle = draws.angle()
     c, s = math.cos(angle), math.sin(angle)
     side = draws.choice((-1.0, 1.0))
-    weights = {"airplane": 6.0, "vehicle": 2.5, "storage tank": 1.5, "stadium": 0.3, "tennis court": 0.6}
+    weights = {"airplane": 6.0, "vehicle": 1.6, "storage tank": 1.5, "stadium": 0.3, "tennis court": 0.6}
     terrain = Terrain("airport", "grass", weights, angle)
 
     def at(u: float, v: float) -> tuple[float, float]:
@@ -256,28 +259,27 @@ def _airport(draws: Draws) -> Terrain:
     for v in (runway - 8.6, runway + 8.6):
         terrain.stripes.append(("line", [at(-140.0, v), at(140.0, v)], 0.9))
     strip = rectangle(*at(0.0, runway), angle, 2.0 * FAR, 22.0)[0][2:]
-    terrain.zones.append(Zone("apron", rectangle(*at(0.0, runway), angle, 2.0 * FAR, 60.0)[0][2:], angle))
-    terrain.zones[-1] = Zone("apron", strip, angle)
-    terrain.zones.append(Zone("grass", (), angle, holes=(planes[2:], strip)))
+    terrain.zones.append(Zone("apron", strip, angle))
+    holes: tuple[tuple[Plane, ...], ...] = (planes[2:], strip)
     if draws.chance(0.5):
-        _add_road(terrain, *at(0.0, apron_middle - deep / 2 - 9.0), angle, 11.0)
-        terrain.zones[-2] = Zone("grass", (), angle, holes=(planes[2:], strip, terrain.zones[-1].planes))
+        holes += (_add_road(terrain, *at(0.0, apron_middle - deep / 2 - 10.0), angle, 14.0),)
+    terrain.zones.append(Zone("grass", (), angle, holes=holes))
     return terrain
 
 
 def _industrial(draws: Draws) -> Terrain:
     angle = draws.angle()
     c, s = math.cos(angle), math.sin(angle)
-    weights = {"storage tank": 5.0, "vehicle": 3.5, "chimney": 2.0, "basketball court": 0.8}
+    weights = {"storage tank": 5.0, "vehicle": 2.2, "chimney": 2.4, "basketball court": 0.8}
     terrain = Terrain("industrial", "concrete", weights, angle)
     for _ in range(draws.integer(1, 3)):
         u, v = draws.uniform(-60.0, 60.0), draws.uniform(-60.0, 60.0)
         spot = rectangle(64 + c * u - s * v, 64 + s * u + c * v, angle, draws.uniform(30, 60), draws.uniform(20, 40))
         terrain.patches.append((draws.choice(("soil", "meadow", "concrete2", "concrete2")), spot[1]))
-    holes = [_add_road(terrain, 64.0 - s * (v := draws.uniform(-36.0, 36.0)), 64.0 + c * v, angle, 14.0)]
+    holes = [_add_road(terrain, 64.0 - s * (v := draws.uniform(-36.0, 36.0)), 64.0 + c * v, angle, 15.0)]
     if draws.chance(0.5):
         u = draws.uniform(-30.0, 30.0)
-        holes.append(_add_road(terrain, 64.0 + c * u, 64.0 + s * u, angle + math.pi / 2.0, 14.0))
+        holes.append(_add_road(terrain, 64.0 + c * u, 64.0 + s * u, angle + math.pi / 2.0, 15.0))
     terrain.zones.append(Zone("concrete", (), angle, holes=tuple(holes)))
     return terrain
 
@@ -290,15 +292,15 @@ def _sports(draws: Draws) -> Terrain:
         "basketball court": 2.5,
         "ground track field": 1.5,
         "baseball field": 1.8,
-        "stadium": 1.2,
-        "vehicle": 3.0,
+        "stadium": 1.4,
+        "vehicle": 1.8,
     }
     terrain = Terrain("sports", "grass", weights, angle)
     v = draws.choice((-1.0, 1.0)) * draws.uniform(26.0, 50.0)
-    holes = [_add_road(terrain, 64.0 - s * v, 64.0 + c * v, angle, 14.0)]
+    holes = [_add_road(terrain, 64.0 - s * v, 64.0 + c * v, angle, 15.0)]
     if draws.chance(0.4):
         u = draws.choice((-1.0, 1.0)) * draws.uniform(30.0, 50.0)
-        holes.append(_add_road(terrain, 64.0 + c * u, 64.0 + s * u, angle + math.pi / 2.0, 13.0))
+        holes.append(_add_road(terrain, 64.0 + c * u, 64.0 + s * u, angle + math.pi / 2.0, 15.0))
     terrain.zones.append(Zone("grass", (), angle, holes=tuple(holes)))
     return terrain
 
@@ -306,11 +308,11 @@ def _sports(draws: Draws) -> Terrain:
 def _rural(draws: Draws) -> Terrain:
     angle = draws.angle()
     c, s = math.cos(angle), math.sin(angle)
-    weights = {"windmill": 3.5, "vehicle": 3.0, "storage tank": 2.0, "baseball field": 1.0, "chimney": 1.0}
+    weights = {"windmill": 3.5, "vehicle": 1.8, "storage tank": 2.0, "baseball field": 1.0, "chimney": 1.0}
     terrain = Terrain("rural", "meadow", weights, angle)
     _fields(draws, terrain, angle)
     v = draws.uniform(-40.0, 40.0)
-    holes = [_add_road(terrain, 64.0 - s * v, 64.0 + c * v, angle, 12.0)]
+    holes = [_add_road(terrain, 64.0 - s * v, 64.0 + c * v, angle, 14.0)]
     terrain.zones.append(Zone("field", (), angle, holes=tuple(holes)))
     return terrain
 
