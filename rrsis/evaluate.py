@@ -341,6 +341,15 @@ def _check_numbers(*, batch_size: int, num_worst: int, limit: int | None, num_wo
         raise ValueError(f"limit: got {limit}, expected at least 1 or None")
 
 
+def _training_facts(run_folder: str) -> dict[str, Any] | None:
+    """Seed, commit and steps of the run that made the model, from its metrics.json; None where it has none."""
+    try:
+        written = json.loads((Path(run_folder) / "metrics.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return {name: written.get(name) for name in ("seed", "commit", "steps")}
+
+
 def _version(package: str) -> str | None:
     try:
         return importlib.metadata.version(package)
@@ -444,7 +453,7 @@ def run(arguments: EvaluationArguments) -> EvaluationResult:
         autocast_dtype=torch.bfloat16 if arguments.bf16 else None,
     )
     out = arguments.out or Path(arguments.model) / f"evaluation-{arguments.dataset}-{arguments.split}"
-    details = {"model": str(arguments.model), "arguments": vars(arguments)}
+    details = {"model": str(arguments.model), "trained": _training_facts(arguments.model), "arguments": vars(arguments)}
     paths = result.save(out, {**details, **provenance(getattr(dataset, "seed", None))})
     print(result.table())
     for path in paths:

@@ -199,17 +199,20 @@ def test_commit_is_the_checkouts_own(tmp_path, monkeypatch):
 
 
 def test_command_line_scores_the_real_model(tiny_run, tmp_path, capsys):
+    run = shutil.copytree(tiny_run, tmp_path / "run")
+    (run / "metrics.json").write_text('{"seed": 17, "commit": "abc", "steps": 3, "more": []}')
     status = evaluate.main(
-        ["--model", str(tiny_run), "--limit", "3", "--batch_size", "2", "--num_worst", "2", "--device", "cpu",
-         "--out", str(tmp_path / "scores")]
-    )  # fmt: skip
+        ["--model", str(run), "--limit", "3", "--batch_size", "2", "--num_worst", "2", "--device", "cpu"]
+    )
+    scores = run / "evaluation-synthetic-test"
     printed = capsys.readouterr()
     assert status == 0, printed.err
-    content = json.loads((tmp_path / "scores" / "metrics.json").read_text())
+    content = json.loads((scores / "metrics.json").read_text())
     assert content["dataset"] == "synthetic"
+    assert content["trained"] == {"seed": 17, "commit": "abc", "steps": 3}
     assert set(content["protocols"]) == {"native", "rmsin"}
     assert content["num_expressions"] == 3
-    assert (tmp_path / "scores" / "worst.png").stat().st_size > 1000
+    assert (scores / "worst.png").stat().st_size > 1000
     assert "native" in printed.out
     assert "rmsin" in printed.out
 
