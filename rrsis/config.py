@@ -18,7 +18,7 @@ class BTDNetConfig(PreTrainedConfig):
         image_size: side of the square input, in pixels.
         backbone: name of a timm model with four stages.
         backbone_kwargs: further arguments of `timm.create_model` (depths, widths, …).
-        text_config: arguments of `transformers.BertConfig`.
+        text_config: a `transformers.BertConfig`, or its arguments.
         max_tokens: longest expression, in tokens, [CLS] and [SEP] included; longer ones are cut.
         bsc_num_heads: heads of BSC at each stage.
         bsc_embed_dims: width E of BSC's shared space at each stage.
@@ -52,11 +52,12 @@ class BTDNetConfig(PreTrainedConfig):
     """
 
     model_type = "btdnet"
+    sub_configs_defaults = {"text_config": BertConfig}
 
     image_size: int = 480
     backbone: str = "swin_base_patch4_window12_384"
     backbone_kwargs: dict | None = None
-    text_config: dict | None = None
+    text_config: dict | PreTrainedConfig | None = None
     max_tokens: int = 22
 
     bsc_num_heads: list | tuple = (4, 8, 16, 32)
@@ -93,8 +94,6 @@ class BTDNetConfig(PreTrainedConfig):
         """Fills in what was left open, then checks that the values fit each other."""
         super().__post_init__(**kwargs)
         self.backbone_kwargs = dict(self.backbone_kwargs or {})
-        self.text_config = BertConfig(**(self.text_config or {})).to_diff_dict()
-        self.text_config.pop("transformers_version", None)
         self._check()
 
     def _check(self) -> None:
@@ -112,10 +111,6 @@ class BTDNetConfig(PreTrainedConfig):
             raise ValueError(f"loss_stride must be 1 or 2; got {self.loss_stride}")
         if self.image_size % 32:
             raise ValueError(f"image_size must be a multiple of 32; got {self.image_size}")
-
-    def make_text_config(self) -> BertConfig:
-        """The text encoder's configuration."""
-        return BertConfig(**self.text_config)
 
 
 def _tiny(**overrides: Any) -> BTDNetConfig:

@@ -143,11 +143,11 @@ class TwinStreamLayer(nn.Module):
         _, height, width, channels = memory.shape
         pixels = self.memory_norm(memory.flatten(1, 2))
         pixels = pixels + sine_positions(height, width, channels, pixels)
-        target, background = self.pool_norm(queries).split(
-            [self.num_queries, queries.shape[1] - self.num_queries], dim=1
-        )
         gate = None if gate is None else gate.flatten(1)
-        return torch.cat(self.pool(pixels, target, background, gate=gate), dim=1)
+        streams = self.pool_norm(queries).split(self.num_queries, dim=1)
+        # A single stream stands in for its missing twin, whose reading is left out.
+        out = self.pool(pixels, streams[0], streams[-1], gate=gate)
+        return torch.cat(out[: len(streams)], dim=1)
 
     def _write(self, pixels: Tensor, queries: Tensor) -> Tensor:
         batch, height, width, channels = pixels.shape

@@ -138,10 +138,9 @@ class FusedEncoder(nn.Module):
     def __init__(self, config: BTDNetConfig) -> None:
         super().__init__()
         self.image = StagedBackbone(config.backbone, **config.backbone_kwargs)
-        text_config = config.make_text_config()
-        self.text = BertModel(text_config, add_pooling_layer=False)
+        self.text = BertModel(config.text_config, add_pooling_layer=False)
         self.channels = self.image.channels
-        self.token_dim = text_config.hidden_size
+        self.token_dim = config.text_config.hidden_size
         self.fusions = nn.ModuleList(
             CorrelationStage(channels, self.token_dim, config, index)
             for index, channels in enumerate(self.channels if config.use_bsc else [])

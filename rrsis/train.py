@@ -194,9 +194,9 @@ def build_model(
         tokenizer = build_tokenizer(expressions, config.max_tokens)
     else:
         tokenizer = load_tokenizer(arguments.text_model)
-        config.text_config = load_text_model(arguments.text_model).config.to_diff_dict()
-    config.text_config["vocab_size"] = len(tokenizer)
-    config.text_config["pad_token_id"] = tokenizer.pad_token_id
+        config.text_config = load_text_model(arguments.text_model).config
+    config.text_config.vocab_size = len(tokenizer)
+    config.text_config.pad_token_id = tokenizer.pad_token_id
     model = BTDNetForReferringSegmentation(config)
     if arguments.text_model is not None:
         model.encoder.text.load_state_dict(load_text_model(arguments.text_model).state_dict())

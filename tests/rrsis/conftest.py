@@ -51,11 +51,53 @@ def tiny_run(tmp_path_factory):
     torch.manual_seed(0)
     tokenizer = build_tokenizer(EXPRESSIONS, max_tokens=12)
     config = make_config("tiny")
-    config.text_config["vocab_size"] = len(tokenizer)
+    config.text_config.vocab_size = len(tokenizer)
     folder = tmp_path_factory.mktemp("tiny_run")
     BTDNetForReferringSegmentation(config).save_pretrained(folder)
     build_processor(tokenizer, config.image_size, max_tokens=12).save_pretrained(folder)
     return folder
+
+
+@pytest.fixture
+def micro_config():
+    """The smallest BTDNet with every part in place: 64 x 64 images, three narrow decoder layers."""
+    from transformers import BertConfig
+
+    from rrsis.config import make_config
+
+    config = make_config("tiny", image_size=64, decoder_layers=3, decoder_dim=16, decoder_heads=2, num_queries=2)
+    config.backbone_kwargs.update(img_size=64, embed_dim=8, depths=[1, 1, 1, 1], num_heads=[1, 1, 2, 2], window_size=2)
+    config.text_config = BertConfig(
+        hidden_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=16,
+        vocab_size=20,
+        hidden_dropout_prob=0.0,
+        attention_probs_dropout_prob=0.0,
+    )
+    config.bsc_num_heads, config.bsc_embed_dims = [2] * 4, [8] * 4
+    config.decoder_ffn_dim = 16
+    return config
+
+
+@pytest.fixture
+def micro_batch():
+    """Two images, one with a short expression and an empty mask."""
+    generator = torch.Generator().manual_seed(1)
+    attention_mask = torch.ones(2, 7, dtype=torch.long)
+    attention_mask[1, 4:] = 0
+    labels = torch.zeros(2, 64, 64, dtype=torch.uint8)
+    labels[0, 8:24, 30:50] = 1
+    noun_mask = torch.zeros(2, 7, dtype=torch.bool)
+    noun_mask[:, 2] = True
+    return {
+        "pixel_values": torch.randn(2, 3, 64, 64, generator=generator),
+        "input_ids": torch.randint(5, 20, (2, 7), generator=generator),
+        "attention_mask": attention_mask,
+        "labels": labels,
+        "noun_mask": noun_mask,
+    }
 
 
 def red_square(size=(64, 64), box=(16, 16, 32, 32)):
