@@ -6,8 +6,9 @@ With few tokens the projections can move from the pixels to the tokens, exactly 
     P (U) W_oᵀ = P (U W_oᵀ)       values = U W_oᵀ
     Pᵀ (V W_x) = (Pᵀ V) W_x       raw pixels are pooled and the few results projected
 
-"absorbed" does that, so that no pixel-sized projection exists; "projected" multiplies as the layer is written down, with
-heads as batch entries of the same operators. Both give the same numbers. "auto" compares the multiplications per pixel.
+"absorbed" does that, so that no pixel-sized projection exists; "projected" multiplies as the layer is written down,
+with heads as batch entries of the same operators. Both give the same numbers. "auto" compares the multiplications per
+pixel.
 """
 
 from __future__ import annotations
@@ -245,8 +246,8 @@ class BidirectionalSpatialCorrelation(nn.Module):
     """Multi-head attention both ways between pixels and tokens over one score matrix.
 
     Pixels query the tokens and are painted; tokens query the pixels and pool; both share the scores. This is the
-    project's own reading of the bidirectional spatial correlation of BTDNet (arXiv 2502.08486); the layer itself is that
-    of GLIP (arXiv 2112.03857). Positions, norms, gains and residuals are the caller's.
+    project's own reading of the bidirectional spatial correlation of BTDNet (arXiv 2502.08486); the layer itself is
+    that of GLIP (arXiv 2112.03857). Positions, norms, gains and residuals are the caller's.
 
     Args:
         pixel_dim: channels of the pixels.
@@ -332,6 +333,7 @@ class BidirectionalSpatialCorrelation(nn.Module):
         )
 
     def extra_repr(self) -> str:
+        """What `print` shows of the layer."""
         return f"heads={self.num_heads}, order={self.order}, direction={self.direction}"
 
 
@@ -443,4 +445,5 @@ class TwinStreamAttention(nn.Module):
         return pooled[:, 0, :, width:].unflatten(0, (batch, heads))
 
     def extra_repr(self) -> str:
+        """What `print` shows of the layer."""
         return f"heads={self.num_heads}, order={self.order}"

@@ -126,7 +126,7 @@ def twin_mask_statistics(
 
     target, background = upsample(target_logits), upsample(background_logits)
     joint = joint_scale * (target - background)
-    truth = (mask != 0 if mask.dtype == torch.uint8 else mask).to(dtype).detach()
+    truth = mask.to(dtype).detach()
     counted = torch.ones_like(truth, dtype=torch.bool) if valid is None else valid
 
     def total(term: Tensor) -> Tensor:

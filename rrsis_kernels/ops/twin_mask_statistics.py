@@ -51,7 +51,9 @@ def twin_mask_statistics(
     target_logits, background_logits = _common.widen_together(target_logits, background_logits)
     _check(target_logits, background_logits, mask, valid)
     backend = backends.choose(NAME, target_logits.device.type, target_logits.dtype)
-    tensors = (target_logits, background_logits, mask.detach(), valid)
+    # Masks from image files are 0 and 255 as often as 0 and 1.
+    mask = mask != 0 if mask.dtype == torch.uint8 else mask.detach()
+    tensors = (target_logits, background_logits, mask, valid)
     if backend == "reference":
         return _common.without_autocast(
             reference.twin_mask_statistics, target_logits.device.type, *tensors, joint_scale=joint_scale

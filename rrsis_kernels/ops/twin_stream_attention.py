@@ -33,8 +33,8 @@ def twin_stream_attention(
     both query sets and the gate. The equations are this project's own reading of the text-conditioned bidirectional
     target–background decoder of BTDNet (arXiv 2502.08486).
 
-    A query of a sample without a real pixel gives zeros and zero gradients. B, N, K of 0 are legal. Tensors may have any
-    strides. Values under a mask must still be finite.
+    A query of a sample without a real pixel gives zeros and zero gradients. B, N, K of 0 are legal. Tensors may have
+    any strides. Values under a mask must still be finite.
 
     Args:
         pixels: (B, N, C) fp32, bf16, fp16 or fp64.
