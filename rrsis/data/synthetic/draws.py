@@ -7,7 +7,7 @@ shuffles) is made from those doubles here. Drawing in blocks also makes it sever
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TypeVar
 
 import numpy as np
@@ -28,14 +28,12 @@ class Draws:
 
     def __init__(self, key: Sequence[int], block: int = 256) -> None:
         self.generator = np.random.Generator(np.random.PCG64(np.random.SeedSequence(list(key))))
-        self._block = block
-        self._values: list[float] = []
-
-    def random(self) -> float:
+        self.random = self._doubles(block).__next__
         """A double in [0, 1)."""
-        if not self._values:
-            self._values = self.generator.random(self._block).tolist()
-        return self._values.pop()
+
+    def _doubles(self, block: int) -> Iterator[float]:
+        while True:
+            yield from self.generator.random(block).tolist()
 
     def uniform(self, low: float, high: float) -> float:
         """A double between low and high."""
@@ -64,7 +62,8 @@ class Draws:
             left -= weight
             if left < 0.0:
                 return item
-        return items[-1]
+        # Rounding can leave a trace of the sum: the last item that can come at all.
+        return next(item for item, weight in zip(reversed(items), reversed(weights), strict=True) if weight > 0.0)
 
     def shuffled(self, items: Sequence[T]) -> list[T]:
         """The items in random order (Fisher–Yates)."""

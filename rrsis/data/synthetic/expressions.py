@@ -57,21 +57,31 @@ NEAR_MARGIN = 0.6
 
 def judge_place(place: str, item: SceneObject) -> int:
     """Whether an object's centre lies in a part of the image."""
-    x, y = item.center[0] / UNITS, item.center[1] / UNITS
+    x, y = item.center
     if place == "middle":
-        off = max(abs(x - 0.5), abs(y - 0.5))
-        return 1 if off < 0.12 else -1 if off > 0.24 else 0
-    wants = {"left": x, "right": 1.0 - x, "top": y, "upper": y, "bottom": 1.0 - y, "lower": 1.0 - y}
-    names = place.split()
-    inner, outer = (0.40, 0.54) if len(names) == 2 else (0.36, 0.52)
-    worst = max(wants[name] for name in names)
+        off = max(abs(x - UNITS / 2), abs(y - UNITS / 2))
+        return 1 if off < 0.12 * UNITS else -1 if off > 0.24 * UNITS else 0
+    # A corner is wider than a side: it is bounded twice.
+    inner, outer = (0.40 * UNITS, 0.54 * UNITS) if " " in place else (0.36 * UNITS, 0.52 * UNITS)
+    worst = 0.0
+    if "left" in place:
+        worst = x
+    elif "right" in place:
+        worst = UNITS - x
+    if "top" in place or "upper" in place:
+        worst = max(worst, y)
+    elif "bottom" in place or "lower" in place:
+        worst = max(worst, UNITS - y)
     return 1 if worst < inner else -1 if worst > outer else 0
 
 
 def judge_direction(direction: str, item: SceneObject, anchor: SceneObject) -> int:
     """Whether an object lies left of, right of, above or below another."""
-    dx, dy = item.center[0] - anchor.center[0], item.center[1] - anchor.center[1]
-    ahead, aside = {"left": (-dx, dy), "right": (dx, dy), "above": (-dy, dx), "below": (dy, dx)}[direction]
+    ahead, aside = item.center[0] - anchor.center[0], item.center[1] - anchor.center[1]
+    if direction in ("above", "below"):
+        ahead, aside = aside, ahead
+    if direction in ("left", "above"):
+        ahead = -ahead
     if ahead > 9.0 and abs(aside) < 0.75 * ahead:
         return 1
     return -1 if ahead < -4.0 or abs(aside) > 2.2 * abs(ahead) + 4.0 else 0
@@ -151,9 +161,10 @@ class _Speaker:
         return _Claim(before=word, judges=(lambda item: 1 if item.large == large else -1,), parts=1)
 
     def _places(self, referent: int) -> Iterator[_Claim]:
-        for place in self.draws.shuffled(list(PLACES)):
-            if judge_place(place, self.objects[referent]) == 1:
-                words = self.draws.choice(PLACES[place])
+        me = self.objects[referent]
+        for place, wordings in PLACES.items():
+            if judge_place(place, me) == 1:
+                words = self.draws.choice(wordings)
                 yield _Claim(after=words, judges=(partial(judge_place, place),), parts=1)
 
     def _anchors(self, referent: int) -> Iterator[tuple[int, str]]:

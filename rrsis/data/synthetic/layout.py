@@ -10,9 +10,14 @@ from .config import SynthConfig
 from .draws import Draws
 from .scene import Decor, SceneObject, half_box
 from .shapes import RGB, TEMPLATES
-from .terrain import Site, Terrain, Zone, apart, make_terrain
+from .terrain import Site, Terrain, Zone, make_terrain
 
-TRIES = 24
+POSES, SPOTS = 5, 5
+"""How many directions are tried for an object, and how many spots for each."""
+
+LONG_BRIDGE = 48.0
+"""From what length on a bridge counts as large."""
+
 GAP = 2.0
 """Least distance between the boxes of two objects."""
 
@@ -30,7 +35,12 @@ class Layout:
 
 
 def _free(boxes: list[Box], x: float, y: float, half_w: float, half_h: float, gap: float) -> bool:
-    return all(abs(x - bx) > half_w + bw + gap or abs(y - by) > half_h + bh + gap for bx, by, bw, bh in boxes)
+    reach_w, reach_h = half_w + gap, half_h + gap
+    # A loop and no all(...): most of a layout's time goes by here.
+    for bx, by, bw, bh in boxes:  # noqa: SIM110
+        if abs(x - bx) <= reach_w + bw and abs(y - by) <= reach_h + bh:
+            return False
+    return True
 
 
 def _inside(x: float, y: float, half_w: float, half_h: float) -> bool:
@@ -84,58 +94,67 @@ class _Builder:
     def _spot(self, zone: Zone, half_w: float, half_h: float) -> tuple[float, float]:
         draws = self.draws
         if zone.lane is None:
-            return draws.uniform(half_w + 1, UNITS - half_w - 1), draws.uniform(half_h + 1, UNITS - half_h - 1)
+            x, y = draws.random(), draws.random()
+            return 1 + half_w + x * (UNITS - 2 - 2 * half_w), 1 + half_h + y * (UNITS - 2 - 2 * half_h)
         x, y, width = zone.lane
         along, across = draws.uniform(-85.0, 85.0), draws.choice((-0.25, 0.25)) * width
         c, s = math.cos(zone.angle), math.sin(zone.angle)
         return x + c * along - s * across, y + s * along + c * across
 
-    def place(self, category: str, site: Site | None = None) -> bool:
+    def place(self, category: str) -> bool:
         """Tries to place one object of the category; says whether there was room."""
         draws = self.draws
-        large = site.length > 44.0 if site and site.length else draws.chance(0.45)
+        large = draws.chance(0.45)
         variant = draws.integer(0, len(TEMPLATES[category, large]) - 1)
         template = TEMPLATES[category, large][variant]
-        stretch = site.stretch if site else draws.uniform(0.93, 1.07)
-        length = site.length if site and site.length else self._length(category, large, template.half, stretch)
+        stretch = draws.uniform(0.93, 1.07)
+        length = self._length(category, large, template.half, stretch)
         zones = [zone for zone in self.terrain.zones if zone.surface in CATEGORIES[category].surfaces]
-        if not zones and site is None:
+        if not zones:
             return False
-        for _ in range(1 if site else TRIES):
-            if site:
-                angle, (x, y) = site.angle, site.center
-                half_w, half_h = half_box(template, length, stretch, angle)
-                fits = True
-            else:
-                zone = draws.choice(zones)
-                angle = self._angle(category, zone.angle)
-                half_w, half_h = half_box(template, length, stretch, angle)
-                if 2.0 * max(half_w, half_h) > UNITS - 3.0:
-                    continue
+        for _ in range(POSES):
+            zone = draws.choice(zones)
+            angle = self._angle(category, zone.angle)
+            half_w, half_h = half_box(template, length, stretch, angle)
+            if 2.0 * max(half_w, half_h) > UNITS - 3.0:
+                continue
+            for _ in range(SPOTS):
                 x, y = self._spot(zone, half_w, half_h)
-                # On a road the lane sees to it that the object lies on it: its box would not fit.
-                on_lane = zone.lane is not None and all(apart(hole, x, y, half_w, half_h) for hole in zone.holes)
-                fits = on_lane if zone.lane is not None else zone.holds(x, y, half_w, half_h)
-            if fits and _inside(x, y, half_w, half_h) and _free(self.boxes, x, y, half_w, half_h, GAP):
-                self._add(category, large, variant, (x, y), length, stretch, angle)
-                self.boxes.append((x, y, half_w, half_h))
-                return True
+                if self._fits(zone, x, y, half_w, half_h):
+                    self._add(
+                        SceneObject(category, *self._looks(category), large, variant, (x, y), length, stretch, angle)
+                    )
+                    return True
         return False
 
-    def _add(
-        self,
-        category: str,
-        large: bool,
-        variant: int,
-        center: tuple[float, float],
-        length: float,
-        stretch: float,
-        angle: float,
-    ) -> None:
+    def place_at(self, site: Site) -> bool:
+        """Places what a site prescribes, if it lies in the image and nothing is in its way."""
+        draws = self.draws
+        large = site.length > LONG_BRIDGE if site.length else draws.chance(0.45)
+        template = TEMPLATES[site.category, large][0]
+        length = site.length or self._length(site.category, large, template.half, site.stretch)
+        half_w, half_h = half_box(template, length, site.stretch, site.angle)
+        if not (_inside(*site.center, half_w, half_h) and _free(self.boxes, *site.center, half_w, half_h, GAP)):
+            return False
+        looks = self._looks(site.category)
+        self._add(SceneObject(site.category, *looks, large, 0, site.center, length, site.stretch, site.angle))
+        return True
+
+    def _fits(self, zone: Zone, x: float, y: float, half_w: float, half_h: float) -> bool:
+        if not (_inside(x, y, half_w, half_h) and _free(self.boxes, x, y, half_w, half_h, GAP)):
+            return False
+        # A lane sees to it that things stand on the road; the upright box of a slanting one would not fit on it.
+        return zone.clear_of_holes(x, y, half_w, half_h) if zone.lane else zone.holds(x, y, half_w, half_h)
+
+    def _looks(self, category: str) -> tuple[str | None, RGB]:
+        """Name of a colour, and the very colour."""
         colour = self._colour(category)
         self.first_colours.setdefault(category, colour)
-        paint = _paint(self.draws, COLOURS[colour] if colour else (200, 196, 188), 10.0)
-        self.objects.append(SceneObject(category, colour, large, variant, center, length, stretch, angle, paint))
+        return colour, _paint(self.draws, COLOURS[colour] if colour else (200, 196, 188), 10.0)
+
+    def _add(self, item: SceneObject) -> None:
+        self.objects.append(item)
+        self.boxes.append((*item.center, *item.half_box))
 
     def fill(self) -> None:
         """Places the prescribed objects, a group of one class, and others, up to the number that was drawn."""
@@ -145,7 +164,7 @@ class _Builder:
         names = list(weights)
         for site in self.terrain.sites:
             if site.category == "bridge" or draws.chance(0.5):
-                self.place(site.category, site)
+                self.place_at(site)
         focus = draws.weighted(names, [weights[name] for name in names])
         wanted = [focus] * (1 + draws.integer(*config.distractors))
         room = max(count - len(self.objects), 1)

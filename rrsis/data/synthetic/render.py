@@ -120,7 +120,7 @@ def _object_shadow(item: SceneObject, silhouette: list[Polygon], dx: float, dy: 
     """Where an object's shadow falls, the sun's direction being (dx, dy) pixels per unit of height."""
     if item.category == "chimney":
         # It stands up from its foot, which is all that the shadow starts from.
-        (x, y), foot, half = item.center, 0.4 * item.length, 0.12 * item.length
+        (x, y), foot, half = item.position, 0.4 * item.length, 0.12 * item.length
         x, y = (x - math.cos(item.angle) * foot) * scale, (y - math.sin(item.angle) * foot) * scale
         reach = 0.9 * item.length
         return [
@@ -136,7 +136,7 @@ def _object_shadow(item: SceneObject, silhouette: list[Polygon], dx: float, dy: 
         return []
     if item.category == "bridge":
         # Both ends lie on the banks and throw no shadow.
-        (x, y), shrink = item.center, 0.84
+        (x, y), shrink = item.position, 0.84
         silhouette = [
             [(x * scale + (u - x * scale) * shrink, y * scale + (v - y * scale) * shrink) for u, v in silhouette[0]]
         ]

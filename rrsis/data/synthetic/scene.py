@@ -19,24 +19,24 @@ class SceneObject:
     Attributes:
         category: Name of its category.
         colour: Name of its colour; None where its category has no telling colour.
+        paint: The RGB colour that it has, near its named colour.
         large: Whether it is one of the large ones of its category.
         variant: Which of the category's templates draws it.
-        center: Middle of its box (x, y).
+        position: Where its template's origin lies (x, y).
         length: Its longer side.
         stretch: Factor on its width.
         angle: Where it points, in radians from +x towards +y.
-        paint: The RGB colour that it has, near its named colour.
     """
 
     category: str
     colour: str | None
+    paint: RGB
     large: bool
     variant: int
-    center: tuple[float, float]
+    position: tuple[float, float]
     length: float
     stretch: float
     angle: float
-    paint: RGB
 
     @property
     def template(self) -> Template:
@@ -54,9 +54,29 @@ class SceneObject:
         return math.sqrt(self.area)
 
     @cached_property
+    def box(self) -> tuple[float, float, float, float]:
+        """The upright box around its silhouette: left, top, right, bottom."""
+        first = self.template.ends[len(self.template.parts) - 1]
+        points = self.template.vertices[first:] @ self._turn(1.0)
+        (left, top), (right, bottom) = points.min(axis=0).tolist(), points.max(axis=0).tolist()
+        x, y = self.position
+        return left + x, top + y, right + x, bottom + y
+
+    @cached_property
+    def center(self) -> tuple[float, float]:
+        """Middle of its box (x, y): what expressions go by."""
+        left, top, right, bottom = self.box
+        return (left + right) / 2.0, (top + bottom) / 2.0
+
+    @cached_property
     def half_box(self) -> tuple[float, float]:
-        """Half width and half height of the upright box around its rotated box."""
-        return half_box(self.template, self.length, self.stretch, self.angle)
+        """Half width and half height of its box."""
+        left, top, right, bottom = self.box
+        return (right - left) / 2.0, (bottom - top) / 2.0
+
+    def _turn(self, scale: float) -> np.ndarray:
+        c, s = math.cos(self.angle) * self.length * scale, math.sin(self.angle) * self.length * scale
+        return np.array([[c, s], [-s * self.stretch, c * self.stretch]])
 
     def polygons(self, scale: float) -> tuple[list[list[tuple[float, float]]], list[list[tuple[float, float]]]]:
         """Its parts and its silhouette, placed in the picture.
@@ -67,11 +87,9 @@ class SceneObject:
         Returns:
             Polygons of the parts and polygons of the silhouette, as lists of (x, y) in pixels.
         """
-        c, s = math.cos(self.angle) * self.length * scale, math.sin(self.angle) * self.length * scale
-        turn = np.array([[c, s], [-s * self.stretch, c * self.stretch]])
         # Half a pixel less: PIL's integer coordinates are the centres of pixels.
-        shift = np.array(self.center) * scale - 0.5
-        points = list(map(tuple, (self.template.vertices @ turn + shift).tolist()))
+        shift = np.array(self.position) * scale - 0.5
+        points = list(map(tuple, (self.template.vertices @ self._turn(scale) + shift).tolist()))
         placed, start = [], 0
         for end in self.template.ends:
             placed.append(points[start:end])

@@ -40,12 +40,18 @@ class Zone:
         for nx, ny, c in self.planes:
             if nx * x + ny * y + c < abs(nx) * half_w + abs(ny) * half_h:
                 return False
-        return all(apart(hole, x, y, half_w, half_h) for hole in self.holes)
+        return self.clear_of_holes(x, y, half_w, half_h)
 
-
-def apart(planes: tuple[Plane, ...], x: float, y: float, half_w: float, half_h: float) -> bool:
-    """Whether one edge of a convex piece has an upright box on its outer side."""
-    return any(nx * x + ny * y + c < -(abs(nx) * half_w + abs(ny) * half_h) for nx, ny, c in planes)
+    def clear_of_holes(self, x: float, y: float, half_w: float, half_h: float) -> bool:
+        """Whether an upright box touches none of the holes."""
+        for hole in self.holes:
+            # A box is apart from a convex piece when one edge of the piece has all of it on the outer side.
+            for nx, ny, c in hole:
+                if nx * x + ny * y + c < -(abs(nx) * half_w + abs(ny) * half_h):
+                    break
+            else:
+                return False
+        return True
 
 
 @dataclass(frozen=True)
@@ -288,11 +294,11 @@ def _sports(draws: Draws) -> Terrain:
     angle = draws.angle()
     c, s = math.cos(angle), math.sin(angle)
     weights = {
-        "tennis court": 3.0,
-        "basketball court": 2.5,
-        "ground track field": 1.5,
-        "baseball field": 1.8,
-        "stadium": 1.4,
+        "tennis court": 2.6,
+        "basketball court": 2.0,
+        "ground track field": 2.6,
+        "baseball field": 2.2,
+        "stadium": 2.2,
         "vehicle": 1.8,
     }
     terrain = Terrain("sports", "grass", weights, angle)
