@@ -1,5 +1,6 @@
 """BTDNet: referring remote-sensing image segmentation on fused token–pixel kernels."""
 
+import rrsis._torchvision  # noqa: F401 (before anything imports timm)
 from rrsis.config import BTDNetConfig, make_config
 from rrsis.model import BTDNetForReferringSegmentation, BTDNetOutput
 from rrsis.processing import BTDNetProcessor
