@@ -1,0 +1,20 @@
+// Everything that is compiled once per instruction set, in an anonymous namespace: two sets never share a symbol. The
+// including file sets RRSIS_VECTOR_BYTES, RRSIS_PANEL (vectors of a column panel) and RRSIS_BLOCK_ROWS.
+namespace rrsis_kernels {
+namespace {
+
+constexpr int64_t kPanel = RRSIS_PANEL;
+constexpr int64_t kBlockRows = RRSIS_BLOCK_ROWS;
+
+#include "vec.h"
+#include "convert.h"
+#include "gemm.h"
+#include "token_pixel.h"
+#include "token_pixel_forward.h"
+#include "token_pixel_backward.h"
+#include "mask_statistics.h"
+#include "masked_cosine.h"
+#include "table.h"
+
+}  // namespace
+}  // namespace rrsis_kernels

@@ -1,0 +1,147 @@
+// One register-blocked product for every use: C[m][n] (+)= sum_k A(m, k) * B[k][n], vectors across n.
+//   along_k: A(m, k) = a[m * lda + k]   (rows of tokens, rows of scores)
+//   along_m: A(m, k) = a[k * lda + m]   (scores read column by column, so that pixels or tokens become the rows)
+// B is read in column panels of `kPanel` vectors: panel p starts at b + p * panel_stride and its rows are ldb apart, so a
+// packed operand and a plain row-major matrix (panel_stride = panel width) are the same thing.
+
+enum Access { along_k, along_m };
+
+template <class T, int MR, int NV, Access access>
+RRSIS_INLINE void block(i64 K, const T* __restrict a, i64 lda, const T* __restrict b, i64 ldb, T* __restrict c, i64 ldc,
+                        bool accumulate) {
+  constexpr int lanes = Types<T>::lanes;
+  Vec<T> acc[MR][NV];
+#pragma GCC unroll 16
+  for (int i = 0; i < MR; ++i)
+#pragma GCC unroll 8
+    for (int j = 0; j < NV; ++j) acc[i][j] = Vec<T>{};
+  for (i64 k = 0; k < K; ++k) {
+    Vec<T> row[NV];
+#pragma GCC unroll 8
+    for (int j = 0; j < NV; ++j) row[j] = load<T>(b + j * lanes);
+#pragma GCC unroll 16
+    for (int i = 0; i < MR; ++i) {
+      const Vec<T> x = splat<T>(access == along_k ? a[i * lda + k] : a[k * lda + i]);
+#pragma GCC unroll 8
+      for (int j = 0; j < NV; ++j) acc[i][j] += x * row[j];
+    }
+    b += ldb;
+  }
+#pragma GCC unroll 16
+  for (int i = 0; i < MR; ++i)
+#pragma GCC unroll 8
+    for (int j = 0; j < NV; ++j) {
+      T* out = c + i * ldc + j * lanes;
+      store<T>(out, accumulate ? load<T>(out) + acc[i][j] : acc[i][j]);
+    }
+}
+
+template <class T, int NV, Access access>
+__attribute__((noinline)) void panel(i64 M, i64 K, const T* a, i64 lda, const T* b, i64 ldb, T* c, i64 ldc, bool accumulate) {
+  // Rows are spread evenly over the blocks (80 rows are ten blocks of 6 and four of 5): a small last block would run at the
+  // latency of its few accumulators.
+  const i64 blocks = (M + kBlockRows - 1) / kBlockRows;
+  if (blocks == 0) return;
+  const i64 base = M / blocks, longer = M % blocks;
+  for (i64 i = 0; i < blocks; ++i) {
+    const i64 rows = base + (i < longer);
+    switch (rows) {
+#define RRSIS_CASE(MR) \
+  case MR: block<T, MR, NV, access>(K, a, lda, b, ldb, c, ldc, accumulate); break;
+      RRSIS_CASE(1)
+      RRSIS_CASE(2)
+      RRSIS_CASE(3)
+      RRSIS_CASE(4)
+      RRSIS_CASE(5)
+      RRSIS_CASE(6)
+#undef RRSIS_CASE
+    }
+    a += access == along_k ? rows * lda : rows;
+    c += rows * ldc;
+  }
+}
+
+// `vectors` is the width of C in vectors; C's rows must have room for all of them.
+template <class T, Access access>
+void product(i64 M, i64 vectors, i64 K, const T* a, i64 lda, const T* b, i64 panel_stride, i64 ldb, T* c, i64 ldc,
+             bool accumulate) {
+  for (i64 v = 0; v < vectors; v += kPanel) {
+    switch (smaller(kPanel, vectors - v)) {
+      case 1: panel<T, 1, access>(M, K, a, lda, b, ldb, c, ldc, accumulate); break;
+      case 2: panel<T, 2, access>(M, K, a, lda, b, ldb, c, ldc, accumulate); break;
+#if RRSIS_PANEL > 2
+      case 3: panel<T, 3, access>(M, K, a, lda, b, ldb, c, ldc, accumulate); break;
+      case 4: panel<T, 4, access>(M, K, a, lda, b, ldb, c, ldc, accumulate); break;
+#endif
+    }
+    b += panel_stride;
+    c += kPanel * Types<T>::lanes;
+  }
+}
+
+// Rows of a plain matrix into panels of full width (the last one padded by what the rows hold there).
+template <class T>
+void pack_panels(T* dst, i64 panel_stride, i64 first_row, const T* src, i64 ld, i64 rows, i64 vectors) {
+  constexpr int lanes = Types<T>::lanes;
+  for (i64 v = 0; v < vectors; v += kPanel, dst += panel_stride) {
+    const i64 width = smaller(kPanel, vectors - v);
+    for (i64 r = 0; r < rows; ++r)
+      for (i64 j = 0; j < width; ++j)
+        store<T>(dst + (first_row + r) * kPanel * lanes + j * lanes, load<T>(src + r * ld + (v + j) * lanes));
+  }
+}
+
+// Off-diagonal exchange of blocks of S lanes: the step of a transposition in registers.
+template <int... I>
+struct Indices {};
+template <int N, int... I>
+struct MakeIndices : MakeIndices<N - 1, N - 1, I...> {};
+template <int... I>
+struct MakeIndices<0, I...> {
+  typedef Indices<I...> type;
+};
+template <class T, int S, int... I>
+RRSIS_INLINE void exchange(Vec<T>& a, Vec<T>& b, Indices<I...>) {
+  constexpr int n = Types<T>::lanes;
+  const Vec<T> low = __builtin_shufflevector(a, b, ((I & S) ? n + I - S : I)...);
+  const Vec<T> high = __builtin_shufflevector(a, b, ((I & S) ? n + I : I + S)...);
+  a = low;
+  b = high;
+}
+template <class T, int S>
+RRSIS_INLINE void exchange_all(Vec<T>* rows) {
+  constexpr int n = Types<T>::lanes;
+  if constexpr (S >= 1) {
+#pragma GCC unroll 16
+    for (int i = 0; i < n; ++i)
+      if (!(i & S)) exchange<T, S>(rows[i], rows[i + S], typename MakeIndices<n>::type());
+    exchange_all<T, S / 2>(rows);
+  }
+}
+
+// One square of `real` pixel rows (the missing ones read as zeros), transposed.
+template <class T, bool whole>
+RRSIS_INLINE void transpose_square(const T* x, i64 ld, i64 real, T* out, i64 width) {
+  constexpr int lanes = Types<T>::lanes;
+  Vec<T> rows[lanes];
+#pragma GCC unroll 16
+  for (int i = 0; i < lanes; ++i) rows[i] = whole || i < real ? load<T>(x + i * ld) : Vec<T>{};
+  exchange_all<T, lanes / 2>(rows);
+#pragma GCC unroll 16
+  for (int i = 0; i < lanes; ++i) store<T>(out + i * width, rows[i]);
+}
+
+// Pixel rows x[n][c] into panels out[panel][c][pixel]; pixels past `count` become zeros, `channels` is whole vectors.
+template <class T>
+void transpose_tile(const T* x, i64 ld, i64 count, i64 channels, T* out) {
+  constexpr int lanes = Types<T>::lanes, width = kPanel * lanes;
+  for (i64 n = 0; n < count; n += lanes) {
+    T* dst = out + n / width * width * channels + n % width;
+    const T* src = x + n * ld;
+    if (n + lanes <= count) {
+      for (i64 c = 0; c < channels; c += lanes) transpose_square<T, true>(src + c, ld, lanes, dst + c * width, width);
+    } else {
+      for (i64 c = 0; c < channels; c += lanes) transpose_square<T, false>(src + c, ld, count - n, dst + c * width, width);
+    }
+  }
+}

@@ -1,0 +1,237 @@
+// Forward of bidirectional spatial correlation and of twin-stream attention: each pixel is read once.
+
+template <class T>
+struct ForwardSample {  // packed operands of one sample
+  T *keys, *values, *bias;
+  uint8_t* kept;
+  ForwardSample(const TokenPixelArgs& a, const Shape<T>& s, Bump& m) {
+    keys = m.take<T>(s.R * s.Cp);
+    values = m.take<T>(a.paint ? s.packed_size(s.d_vectors, 1) : 0);
+    bias = m.take<T>(s.R);
+    kept = m.take<uint8_t>(a.L);
+  }
+};
+
+template <class T>
+struct PoolPartial {  // running softmax over the pixels of one chunk
+  T *sums, *maximum, *total;
+  PoolPartial(const TokenPixelArgs& a, const Shape<T>& s, Bump& m) {
+    sums = m.take<T>(a.pool ? s.R * s.Cp : 0);
+    maximum = m.take<T>(a.pool ? s.R : 0);
+    total = m.take<T>(a.pool ? s.R : 0);
+  }
+};
+
+template <class T>
+struct ForwardTile {
+  T *pixels, *transposed, *scores, *weights, *painted, *bias, *lse, *values;
+  ForwardTile(const TokenPixelArgs& a, const Shape<T>& s, Bump& m) {
+    const i64 rows = s.group_rows(a);
+    pixels = m.take<T>(s.plain_pixels ? 0 : kTile * s.Cp);
+    transposed = m.take<T>(round_up(kTile, s.width) * s.Cp);
+    scores = m.take<T>(rows * kTile);
+    weights = m.take<T>(a.paint && a.pool ? rows * kTile : 0);
+    if (!(a.paint && a.pool)) weights = scores;
+    painted = m.take<T>(a.paint && !s.plain_painted ? kTile * s.Dp : 0);
+    bias = m.take<T>(2 * kTile);
+    lse = m.take<T>(kTile);
+    values = m.take<T>(a.paint ? s.R * s.Dp : 0);
+  }
+};
+
+template <class T>
+WorkSizes forward_sizes(const TokenPixelArgs& a) {
+  const Shape<T> s(a);
+  Bump sample{nullptr, 0}, partial{nullptr, 0}, thread{nullptr, 0};
+  ForwardSample<T>(a, s, sample);
+  PoolPartial<T>(a, s, partial);
+  ForwardTile<T>(a, s, thread);
+  return {sample.used, partial.used, thread.used};
+}
+
+template <class T>
+void forward_prepare(const TokenPixelArgs& a, i64 sample, const WorkMemory& w) {
+  const Shape<T> s(a);
+  Bump ms{w.samples, 0}, mt{w.thread, 0};
+  const ForwardSample<T> p(a, s, ms);
+  const ForwardTile<T> t(a, s, mt);
+  load_tokens<T>(p.keys, s.Cp, a.keys, a, sample, a.C);
+  load_key_bias<T>(p.bias, a, sample);
+  load_token_mask(p.kept, a, sample);
+  if (!a.paint) return;
+  load_tokens<T>(t.values, s.Dp, &a.values, a, sample, a.D);
+  for (i64 g = 0; g < s.groups; ++g) {
+    const Group r = group_of(a, s, g);
+    pack_panels<T>(p.values + s.panels(s.d_vectors) * s.width * r.row0, r.rows * s.width, 0, t.values + r.row0 * s.Dp, s.Dp,
+                   r.rows, s.d_vectors);
+  }
+}
+
+// weights[row] = exp(score + biases - maximum); the running maximum, total and sums of the rows move along.
+template <class T>
+void pool_weights(const TokenPixelArgs& a, const Shape<T>& s, const Group& r, const ForwardSample<T>& p, const ForwardTile<T>& t,
+                  const PoolPartial<T>& pool, const PixelBias<T>& extra, i64 padded) {
+  constexpr i64 lanes = Types<T>::lanes;
+  for (i64 i = 0; i < r.rows; ++i) {
+    const i64 row = r.row0 + i;
+    const T *in = t.scores + i * kTile, *add = extra.data ? extra.data + (r.head0 + i / a.L) / a.bank_heads * extra.stride : nullptr;
+    T* out = t.weights + i * kTile;
+    const Vec<T> bias = splat<T>(p.bias[row]);
+    Vec<T> top = splat<T>(negative_infinity<T>());
+    if (add) {
+      for (i64 n = 0; n < padded; n += lanes) {
+        const Vec<T> v = load<T>(in + n) + bias + load<T>(add + n);
+        store<T>(out + n, v);
+        top = maximum<T>(top, v);
+      }
+    } else {
+      for (i64 n = 0; n < padded; n += lanes) {
+        const Vec<T> v = load<T>(in + n) + bias;
+        store<T>(out + n, v);
+        top = maximum<T>(top, v);
+      }
+    }
+    const T before = pool.maximum[row], tile_top = reduce_max<T>(top), now = tile_top > before ? tile_top : before;
+    const T shift = now == negative_infinity<T>() ? 0 : now;
+    Vec<T> total{};
+    for (i64 n = 0; n < padded; n += lanes) {
+      const Vec<T> e = exponential(load<T>(out + n) - shift);
+      store<T>(out + n, e);
+      total += e;
+    }
+    pool.maximum[row] = now;
+    if (now != before && before != negative_infinity<T>()) {
+      const T factor = exponential_of<T>(before - shift);
+      pool.total[row] *= factor;
+      T* sums = pool.sums + row * s.Cp;
+      for (i64 c = 0; c < s.Cp; c += lanes) store<T>(sums + c, load<T>(sums + c) * factor);
+    }
+    pool.total[row] += reduce_add<T>(total);
+  }
+}
+
+// Scores of one head become the softmax over its kept tokens, for each pixel; a pixel without tokens gets zeros.
+template <class T>
+void paint_softmax(T* scores, const T* bias, const uint8_t* kept, i64 L, i64 padded, T* lse) {
+  constexpr i64 lanes = Types<T>::lanes;
+  const T low = negative_infinity<T>();
+  for (i64 n = 0; n < padded; n += lanes) {
+    Vec<T> top = splat<T>(low);
+    for (i64 l = 0; l < L; ++l)
+      if (kept[l]) top = maximum<T>(top, load<T>(scores + l * kTile + n) + bias[l]);
+    const Vec<T> shift = finite_or_zero<T>(top);
+    Vec<T> total{};
+    for (i64 l = 0; l < L; ++l) {
+      T* at = scores + l * kTile + n;
+      const Vec<T> e = kept[l] ? exponential((load<T>(at) + bias[l]) - shift) : Vec<T>{};
+      store<T>(at, e);
+      total += e;
+    }
+    const Vec<T> inverse = total == 0 ? Vec<T>{} : (T)1 / total;
+    for (i64 l = 0; l < L; ++l) {
+      T* at = scores + l * kTile + n;
+      store<T>(at, load<T>(at) * inverse);
+    }
+    if (lse) store<T>(lse + n, total == 0 ? splat<T>(low) : shift + logarithm(total));
+  }
+}
+
+template <class T>
+void forward_tile(const TokenPixelArgs& a, const Shape<T>& s, const ForwardSample<T>& p, const ForwardTile<T>& t,
+                  const PoolPartial<T>& pool, i64 sample, i64 n0, i64 count) {
+  constexpr i64 lanes = Types<T>::lanes;
+  const i64 padded = round_up(count, lanes);
+  const Rows<T> x = tile_rows<T>(a.pixels, s.plain_pixels, t.pixels, sample, n0, count, a.C, s.Cp, a.dtype);
+  transpose_tile<T>(x.data, x.ld, count, s.Cp, t.transposed);
+  const PixelBias<T> extra = a.pool ? pixel_bias<T>(a, t.bias, sample, n0, count) : PixelBias<T>{nullptr, 0};
+  T* painted = s.plain_painted ? (T*)a.painted + (sample * a.N + n0) * a.D : t.painted;
+  for (i64 g = 0; g < s.groups; ++g) {
+    const Group r = group_of(a, s, g);
+    score<T>(p.keys + r.row0 * s.Cp, r.rows, s.Cp, t.transposed, padded / lanes, t.scores);
+    if (a.pool) {
+      pool_weights<T>(a, s, r, p, t, pool, extra, padded);
+      product<T, along_k>(r.rows, s.c_vectors, count, t.weights, kTile, x.data, s.width, x.ld, pool.sums + r.row0 * s.Cp, s.Cp, true);
+    }
+    if (a.paint) {
+      for (i64 h = 0; h < r.heads; ++h) {
+        paint_softmax<T>(t.scores + h * a.L * kTile, p.bias + r.row0 + h * a.L, p.kept, a.L, padded, t.lse);
+        T* lse = (T*)a.pixel_lse + (sample * a.H + r.head0 + h) * a.N + n0;
+        for (i64 n = 0; n < count; ++n) lse[n] = t.lse[n];
+      }
+      product<T, along_m>(count, s.d_vectors, r.rows, t.scores, kTile, p.values + s.panels(s.d_vectors) * s.width * r.row0,
+                          r.rows * s.width, s.width, painted, s.Dp, g > 0);
+    }
+  }
+  if (a.paint && !s.plain_painted)
+    for (i64 n = 0; n < count; ++n)
+      store_row<T>(element(a.painted, (sample * a.N + n0 + n) * a.D, a.dtype), t.painted + n * s.Dp, a.dtype, a.D);
+}
+
+template <class T>
+void forward_chunk(const TokenPixelArgs& a, i64 sample, i64 chunk, const WorkMemory& w) {
+  const Shape<T> s(a);
+  Bump ms{w.samples, 0}, mp{w.partials, 0}, mt{w.thread, 0};
+  const ForwardSample<T> p(a, s, ms);
+  const PoolPartial<T> pool(a, s, mp);
+  const ForwardTile<T> t(a, s, mt);
+  if (a.pool) {
+    __builtin_memset(pool.sums, 0, s.R * s.Cp * sizeof(T));
+    for (i64 i = 0; i < s.R; ++i) pool.maximum[i] = negative_infinity<T>(), pool.total[i] = 0;
+  }
+  const Span span = chunk_span(a, chunk);
+  const i64 step = tile_length(span.end - span.begin, s.lanes);
+  for (i64 n = span.begin; n < span.end; n += step) forward_tile<T>(a, s, p, t, pool, sample, n, smaller(step, span.end - n));
+}
+
+// One row's chunks, in their order, as a sum and a total about their common maximum.
+template <class T>
+struct CombinedRow {
+  T *sums, maximum, total;  // sums: null without chunks
+};
+template <class T>
+CombinedRow<T> combine_row(const TokenPixelArgs& a, const Shape<T>& s, char* partials, size_t bytes, i64 row) {
+  T top = negative_infinity<T>();
+  for (i64 i = 0; i < a.chunks; ++i) {
+    Bump m{partials + i * bytes, 0};
+    const T v = PoolPartial<T>(a, s, m).maximum[row];
+    top = v > top ? v : top;
+  }
+  CombinedRow<T> r = {nullptr, top == negative_infinity<T>() ? 0 : top, 0};
+  for (i64 i = 0; i < a.chunks; ++i) {
+    Bump m{partials + i * bytes, 0};
+    const PoolPartial<T> pool(a, s, m);
+    const T factor = exponential_of<T>(pool.maximum[row] - r.maximum);
+    T* from = pool.sums + row * s.Cp;
+    r.total += pool.total[row] * factor;
+    if (!r.sums) {
+      r.sums = from;
+      for (i64 c = 0; c < s.Cp; c += s.lanes) store<T>(from + c, load<T>(from + c) * factor);
+    } else {
+      for (i64 c = 0; c < s.Cp; c += s.lanes) store<T>(r.sums + c, load<T>(r.sums + c) + load<T>(from + c) * factor);
+    }
+  }
+  return r;
+}
+
+// Combines the chunks of a sample into the pooled tokens; a token without pixels gets zeros.
+template <class T>
+void forward_finish(const TokenPixelArgs& a, i64 sample, const WorkMemory& w) {
+  if (!a.pool) return;
+  const Shape<T> s(a);
+  const size_t bytes = forward_sizes<T>(a).partial;
+  for (i64 row = 0; row < s.R; ++row) {
+    const CombinedRow<T> r = combine_row<T>(a, s, w.partials, bytes, row);
+    T* stats = (T*)a.pool_stats + (sample * s.R + row) * 2;
+    stats[0] = r.maximum;
+    stats[1] = r.total;
+    const i64 head = row / a.L, bank = head / a.bank_heads;
+    void* out = element(a.pooled[bank], ((sample * a.bank_heads + head % a.bank_heads) * a.L + row % a.L) * a.C, a.dtype);
+    if (r.total == 0) {
+      __builtin_memset(out, 0, a.C * item_bytes(a.dtype));
+      continue;
+    }
+    const T inverse = (T)1 / r.total;
+    for (i64 c = 0; c < s.Cp; c += s.lanes) store<T>(r.sums + c, load<T>(r.sums + c) * inverse);
+    store_row<T>(out, r.sums, a.dtype, a.C);
+  }
+}
