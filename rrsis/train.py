@@ -67,6 +67,8 @@ class DataArguments:
         default=None, metadata={"help": "Folder of the data set, as published; not for the synthetic one."}
     )
     train_scenes: int = field(default=4000, metadata={"help": "Scenes to train on; synthetic data only."})
+    val_scenes: int = field(default=100, metadata={"help": "Scenes that choose the best weights; synthetic data only."})
+    test_scenes: int = field(default=250, metadata={"help": "Held-out scenes; synthetic data only."})
 
 
 @dataclass
@@ -205,29 +207,36 @@ def build_model(
     return model, build_processor(tokenizer, config.image_size, config.max_tokens)
 
 
-def _build_splits(arguments: DataArguments) -> dict[str, Any]:
-    options = {"num_scenes": arguments.train_scenes} if arguments.dataset == "synthetic" else {}
+def _build_splits(arguments: DataArguments) -> dict[str, ReferringDataset]:
+    scenes = {"train": arguments.train_scenes, "val": arguments.val_scenes, "test": arguments.test_scenes}
     return {
-        "train": build_dataset(arguments.dataset, "train", root=arguments.data_root, **options),
-        "val": build_dataset(arguments.dataset, "val", root=arguments.data_root),
-        "test": build_dataset(arguments.dataset, "test", root=arguments.data_root),
+        split: build_dataset(
+            arguments.dataset,
+            split,
+            root=arguments.data_root,
+            **({"num_scenes": count} if arguments.dataset == "synthetic" else {}),
+        )
+        for split, count in scenes.items()
     }
 
 
-def train(model_arguments: ModelArguments, data_arguments: DataArguments, run_arguments: RunArguments) -> Path:
-    """Trains, keeps the weights with the best validation oIoU, and scores them on the held-out split.
-
-    Args:
-        model_arguments: what to train.
-        data_arguments: what to train on.
-        run_arguments: how, and where to.
+def prepare(
+    model_arguments: ModelArguments, data_arguments: DataArguments, run_arguments: RunArguments
+) -> tuple[ReferringTrainer, dict[str, ReferringDataset]]:
+    """Makes everything that training needs, and writes nothing.
 
     Returns:
-        The run folder.
+        The trainer and the splits "train", "val" and "test".
+
+    Raises:
+        ValueError: when an argument does not hold; the message names it.
+        OSError: when a file of the data set is missing.
     """
-    checkpoint = find_checkpoint(run_arguments.resume_from_checkpoint, run_arguments.output_dir)
-    splits = _build_splits(data_arguments)
+    run_arguments.resume_from_checkpoint = find_checkpoint(
+        run_arguments.resume_from_checkpoint, run_arguments.output_dir
+    )
     set_seed(run_arguments.seed)
+    splits = _build_splits(data_arguments)
     model, processor = build_model(model_arguments, splits["train"].expressions)
     trainer = ReferringTrainer(
         model=model,
@@ -237,7 +246,29 @@ def train(model_arguments: ModelArguments, data_arguments: DataArguments, run_ar
         data_collator=ReferringCollator(processor),
         processing_class=processor,
     )
-    result = trainer.train(resume_from_checkpoint=checkpoint)
+    return trainer, splits
+
+
+def train(
+    trainer: ReferringTrainer,
+    held_out: ReferringDataset,
+    model_arguments: ModelArguments,
+    data_arguments: DataArguments,
+    run_arguments: RunArguments,
+) -> Path:
+    """Trains, keeps the weights with the best validation oIoU, and scores them on the held-out split.
+
+    Args:
+        trainer: from `prepare`.
+        held_out: what the kept weights are scored on.
+        model_arguments: what is trained, for the record.
+        data_arguments: what on, for the record.
+        run_arguments: how, and where to.
+
+    Returns:
+        The run folder.
+    """
+    result = trainer.train(resume_from_checkpoint=run_arguments.resume_from_checkpoint)
     trainer.save_model()
     run = Path(run_arguments.output_dir)
     if trainer.is_world_process_zero():
@@ -249,15 +280,13 @@ def train(model_arguments: ModelArguments, data_arguments: DataArguments, run_ar
             "train_seconds": round(result.metrics["train_runtime"], 1),
             "arguments": {**dataclasses.asdict(model_arguments), **dataclasses.asdict(data_arguments)},
         }
-        print(_report(trainer, processor, splits["test"], run, facts))
+        print(_report(trainer, held_out, run, facts))
     return run
 
 
-def _report(
-    trainer: ReferringTrainer, processor: BTDNetProcessor, held_out: ReferringDataset, run: Path, facts: dict[str, Any]
-) -> str:
+def _report(trainer: ReferringTrainer, held_out: ReferringDataset, run: Path, facts: dict[str, Any]) -> str:
     """Scores the held-out split, writes what came, and returns the table."""
-    arguments = trainer.args
+    arguments, processor = trainer.args, trainer.processing_class
     evaluation = evaluate_model(
         trainer.model,
         processor,
@@ -295,9 +324,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     """The command line."""
     try:
         arguments = parse_arguments(argv)
-    except ValueError as error:
+        trainer, splits = prepare(*arguments)
+    except (ValueError, OSError) as error:
         sys.exit(f"rrsis.train: {error}")
-    run = train(*arguments)
+    run = train(trainer, splits["test"], *arguments)
     print(f"run folder: {run}")
 
 

@@ -1,0 +1,198 @@
+"""Training from the command line: what a run leaves, resuming, several processes, bad input."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from rrsis.train import find_checkpoint, main, parse_arguments
+
+MICRO = {
+    "image_size": 64,
+    "decoder_dim": 16,
+    "decoder_heads": 2,
+    "decoder_ffn_dim": 16,
+    "num_queries": 2,
+    "bsc_num_heads": [2, 2, 2, 2],
+    "bsc_embed_dims": [8, 8, 8, 8],
+    "backbone_kwargs": {
+        "img_size": 64,
+        "embed_dim": 8,
+        "depths": [1, 1, 1, 1],
+        "num_heads": [1, 1, 2, 2],
+        "window_size": 2,
+        "drop_path_rate": 0.0,
+    },
+    "text_config": {
+        "hidden_size": 16,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "intermediate_size": 16,
+        "hidden_dropout_prob": 0.0,
+        "attention_probs_dropout_prob": 0.0,
+    },
+}
+STEPS = 6
+
+
+def arguments(folder, batch=4, overrides=None, **options):
+    """The command line of a run of a few seconds."""
+    options = {
+        "output_dir": folder,
+        "config_overrides": json.dumps({**MICRO, **(overrides or {})}),
+        "train_scenes": 10,
+        "val_scenes": 3,
+        "test_scenes": 3,
+        "max_steps": STEPS,
+        "save_steps": 2,
+        "eval_steps": 2,
+        "save_total_limit": 5,
+        "logging_steps": 1,
+        "per_device_train_batch_size": batch,
+        "use_cpu": True,
+        **options,
+    }
+    return [text for name, value in options.items() for text in (f"--{name}", str(value))]
+
+
+def start(module_arguments, launcher=()):
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", *launcher, "rrsis.train", *module_arguments]
+    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+def wait(process):
+    output, _ = process.communicate(timeout=240)
+    assert process.returncode == 0, output[-3000:]
+
+
+def losses(folder):
+    state = json.loads((Path(folder) / f"checkpoint-{STEPS}" / "trainer_state.json").read_text())
+    return [entry["loss"] for entry in state["log_history"] if "loss" in entry]
+
+
+@pytest.fixture(scope="module")
+def finished_run(tmp_path_factory):
+    """A whole run in a process of its own, as a user starts it."""
+    folder = tmp_path_factory.mktemp("train") / "run"
+    wait(start(arguments(folder)))
+    return folder
+
+
+def test_a_run_leaves_what_the_readme_promises(finished_run):
+    names = {path.name for path in finished_run.iterdir()}
+    assert {
+        "model.safetensors",
+        "config.json",
+        "processor_config.json",
+        "tokenizer.json",
+        "tokenizer_config.json",
+        "metrics.json",
+        "curves.png",
+        "samples.png",
+    } <= names
+    metrics = json.loads((finished_run / "metrics.json").read_text())
+    assert metrics["split"] == "test"
+    assert metrics["steps"] == STEPS
+    assert metrics["seed"] == 42
+    assert "commit" in metrics
+    for protocol in ("native", "rmsin"):
+        overall = metrics["protocols"][protocol]["overall"]
+        assert overall["protocol"] == protocol
+        assert {"oIoU", "mIoU", "Pr@0.5", "Pr@0.9"} <= overall.keys()
+
+
+def test_the_best_weights_are_the_ones_kept(finished_run):
+    state = json.loads((finished_run / f"checkpoint-{STEPS}" / "trainer_state.json").read_text())
+    scores = {entry["step"]: entry["eval_oIoU"] for entry in state["log_history"] if "eval_oIoU" in entry}
+    assert list(scores) == [2, 4, 6]
+    assert state["best_metric"] == max(scores.values())
+    best = load_file(finished_run / f"checkpoint-{state['best_global_step']}" / "model.safetensors")
+    kept = load_file(finished_run / "model.safetensors")
+    assert all(torch.equal(kept[name], best[name]) for name in best)
+
+
+@pytest.mark.slow
+def test_resuming_after_a_kill_reaches_the_same_weights(finished_run, tmp_path):
+    folder = tmp_path / "run"
+    killed = start(arguments(folder))
+    deadline = time.monotonic() + 120
+    while not (folder / "checkpoint-2" / "trainer_state.json").exists() and time.monotonic() < deadline:
+        time.sleep(0.005)
+    killed.send_signal(signal.SIGKILL)
+    killed.communicate()
+    assert not (folder / f"checkpoint-{STEPS}").exists(), "the run ended before it was killed: nothing was tested"
+    wait(start(arguments(folder, resume_from_checkpoint="last")))
+    assert losses(folder) == losses(finished_run)
+    expected = load_file(finished_run / f"checkpoint-{STEPS}" / "model.safetensors")
+    got = load_file(folder / f"checkpoint-{STEPS}" / "model.safetensors")
+    assert all(torch.equal(got[name], expected[name]) for name in expected)
+
+
+@pytest.mark.slow
+def test_two_processes_give_the_loss_of_one(tmp_path):
+    # D-MOLS draws what it hides in each process, which no second process can draw alike.
+    options = {"overrides": {"use_reconstruction": False}}
+    single = start(arguments(tmp_path / "one", batch=4, **options))
+    launcher = ("torch.distributed.run", "--nproc_per_node", "2", "--master_port", "29613", "-m")
+    double = start(arguments(tmp_path / "two", batch=2, ddp_backend="gloo", **options), launcher)
+    wait(single)
+    wait(double)
+    torch.testing.assert_close(losses(tmp_path / "two"), losses(tmp_path / "one"), rtol=1e-3, atol=1e-4)
+
+
+def test_find_checkpoint_passes_over_what_was_cut_off(tmp_path):
+    for step, state in ((2, "{}"), (10, "{}"), (12, '{"global_step"'), (14, None)):
+        (tmp_path / f"checkpoint-{step}").mkdir()
+        if state is not None:
+            (tmp_path / f"checkpoint-{step}" / "trainer_state.json").write_text(state)
+    assert find_checkpoint("last", str(tmp_path)) == str(tmp_path / "checkpoint-10")
+    assert find_checkpoint(None, str(tmp_path)) is None
+    with pytest.raises(ValueError, match="must be a complete checkpoint's folder"):
+        find_checkpoint(str(tmp_path / "checkpoint-14"), str(tmp_path))
+    with pytest.raises(ValueError, match="holds no complete checkpoint"):
+        find_checkpoint("last", str(tmp_path / "checkpoint-2"))
+
+
+@pytest.mark.parametrize(
+    ("extra", "message"),
+    [
+        (["--dataset", "rrsisd"], "--data_root must name the folder of rrsisd"),
+        (["--config_overrides", "{"], "--config_overrides must be JSON"),
+        (["--config_overrides", '{"loss_stride": 3}'], "loss_stride must be 1 or 2"),
+        (["--text_model", "nowhere"], "text_model must be a folder"),
+        (["--backbone_weights", "nowhere.pth"], "backbone_weights must be a file"),
+        (["--resume_from_checkpoint", "last"], "holds no complete checkpoint"),
+    ],
+)
+def test_bad_input_ends_with_one_line_before_anything_is_written(tmp_path, extra, message):
+    folder = tmp_path / "run"
+    with pytest.raises(SystemExit, match=message):
+        main(["--output_dir", str(folder), "--train_scenes", "2", "--max_steps", "1", *extra])
+    assert not folder.exists()
+
+
+def test_an_older_run_is_not_overwritten(tmp_path):
+    (tmp_path / "model.safetensors").write_text("precious")
+    with pytest.raises(SystemExit, match="--output_dir must be empty or new"):
+        main(["--output_dir", str(tmp_path)])
+    assert (tmp_path / "model.safetensors").read_text() == "precious"
+
+
+def test_a_default_name_that_is_taken_gets_a_number(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert parse_arguments([])[2].output_dir == "runs/synthetic-tiny-seed42"
+    Path("runs/synthetic-tiny-seed42/x").mkdir(parents=True)
+    assert parse_arguments([])[2].output_dir == "runs/synthetic-tiny-seed42-2"
+
+
+def test_a_preset_brings_its_recipe_and_the_command_line_wins():
+    base = parse_arguments(["--preset", "base", "--output_dir", "unused", "--learning_rate", "5e-5"])[2]
+    assert (base.learning_rate, base.weight_decay, base.num_train_epochs) == (5e-5, 1e-2, 40)
