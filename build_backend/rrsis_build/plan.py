@@ -36,6 +36,7 @@ CXX_FLAGS = (
     "-fno-math-errno",
     "-ffp-contract=fast",
     "-Wall",
+    "-Wno-maybe-uninitialized",  # GCC 12 takes every destructor of an optional<shared_ptr> for one
     f"-DTORCH_TARGET_VERSION={TORCH_TARGET_VERSION}",
 )
 LINK_FLAGS = ("-shared", "-Wl,--as-needed", "-Wl,--no-undefined")
@@ -104,16 +105,11 @@ def cpu_sources(places: Places) -> list[tuple[Path, tuple[str, ...]]]:
     return sources
 
 
-def _isa_macros() -> list[str]:
-    return [f"-DRRSIS_HAVE_ISA_{isa.upper()}=1" for isa in isa_flags()]
-
-
 def cpu_steps(places: Places, torch: TorchInstall, cxx: CxxCompiler) -> list[Step]:
     """How ``_C.so`` is made."""
     base = [
         *cxx.command,
         *CXX_FLAGS,
-        *_isa_macros(),
         f"-I{places.csrc}",
         f"-I{places.generated}",
         f"-isystem{torch.include_dir}",
