@@ -7,10 +7,18 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from .refsegrs import RefSegRS
+from .risbench import RISBench
+from .rrsisd import RRSISD
 from .synthetic import SynthRRSIS
 from .types import ReferringDataset, check_split
 
-DATASETS: dict[str, Callable[..., ReferringDataset]] = {"synthetic": SynthRRSIS}
+DATASETS: dict[str, Callable[..., ReferringDataset]] = {
+    "synthetic": SynthRRSIS,
+    "refsegrs": RefSegRS,
+    "rrsisd": RRSISD,
+    "risbench": RISBench,
+}
 """Every data set by the name that the command line knows it by."""
 
 

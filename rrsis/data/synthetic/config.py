@@ -36,7 +36,7 @@ class SynthConfig:
     distractors: tuple[int, int] = (1, 3)
     same_class: int = 0
     expressions: int = 4
-    kinds: tuple[float, ...] = (0.18, 0.22, 0.18, 0.20, 0.12, 0.10)
+    kinds: tuple[float, ...] = (0.20, 0.22, 0.17, 0.15, 0.14, 0.12)
     object_scale: float = 1.0
     min_side: float = 5.0
     lookalike: float = 0.3

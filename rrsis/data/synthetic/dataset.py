@@ -34,7 +34,7 @@ class SynthRRSIS(ReferringDataset):
         num_scenes: How many scenes; `NUM_SCENES` by default.
         seed: Seed of the whole data set.
         config: Difficulty: a `SynthConfig`, or the name of one ("default", "easy", "hard").
-        cache: Whether rendered scenes are kept.
+        cache: Whether all rendered scenes are kept, and not just the latest.
 
     Raises:
         ValueError: An unknown split, a config of an unknown name, fewer than one scene.
@@ -98,8 +98,10 @@ class SynthRRSIS(ReferringDataset):
             image, label_map = self._pixels[index]
         else:
             image, label_map = render(layout, self._draws(index, attempt, RENDER), self.config)
-            if self.cache:
-                self._pixels[index] = (image, label_map)
+            if not self.cache:
+                # The latest scene stays, as its expressions are mostly asked for in a row.
+                self._pixels.clear()
+            self._pixels[index] = (image, label_map)
         name = f"{self.split}-{index:06d}"
         return Scene(name, layout.terrain.theme, layout.objects, statements, image, label_map)
 

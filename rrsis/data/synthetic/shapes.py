@@ -93,7 +93,7 @@ def bar(x0: float, y0: float, x1: float, y1: float, width: float) -> Points:
     return [(x0 + dx, y0 + dy), (x1 + dx, y1 + dy), (x1 - dx, y1 - dy), (x0 - dx, y0 - dy)]
 
 
-def capsule(half_length: float, half_width: float, count: int = 9) -> Points:
+def capsule(half_length: float, half_width: float, count: int = 13) -> Points:
     """A rectangle with half-round ends."""
     straight = half_length - half_width
     right = [math.pi * (k / (count - 1) - 0.5) for k in range(count)]
