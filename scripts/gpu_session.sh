@@ -1,0 +1,82 @@
+#!/usr/bin/env bash
+# One visit to a machine with a GPU: builds, tests, measures and profiles, in one command and within its time.
+#
+#   bash scripts/gpu_session.sh            on the machine with the GPU, from the repository's root
+#   bash scripts/gpu_session.sh --cpu      the same steps without a GPU: a rehearsal
+#
+# Needs no network and installs nothing: torch (2.11 or later, with CUDA), triton, ninja, pybind11, setuptools, pytest,
+# pytest-benchmark and hypothesis have to be there, and nvcc for the CUDA kernels. PYTHON=... picks the interpreter.
+# What was done is left in $OUT (./build/gpu_session without it), at most eight files: session.log has everything.
+# A step that fails does not stop the others; the exit status tells whether one did. docs/verified.md records results.
+set -uo pipefail
+cd "$(dirname "$0")/.."
+
+device=cuda
+if [ "${1:-}" = "--cpu" ]; then
+    device=cpu
+elif [ $# -gt 0 ]; then
+    echo "usage: gpu_session.sh [--cpu], got: $*" >&2
+    exit 2
+fi
+
+python="${PYTHON:-python3}"
+out="${OUT:-$PWD/build/gpu_session}"
+mkdir -p "$out"
+out="$(cd "$out" && pwd)"
+export PYTHONUNBUFFERED=1
+exec > >(tee "$out/session.log") 2>&1
+failed=()
+summary="$out/summary.txt"
+: >"$summary"
+
+# step NAME LIMIT COMMAND...: runs it for at most LIMIT seconds and notes how it ended.
+step() {
+    local name="$1" limit="$2" started=$SECONDS status=0
+    shift 2
+    echo
+    echo "== $name"
+    timeout --kill-after=10 "$limit" "$@" || status=$?
+    case $status in
+        0) result="passed" ;;
+        124 | 137) result="ran past $limit s" ;;
+        *) result="FAILED ($status)" ;;
+    esac
+    [ "$status" -eq 0 ] || failed+=("$name")
+    printf '%5d s  %-28s %s\n' "$((SECONDS - started))" "$name" "$result" >>"$summary"
+}
+
+describe_machine() {
+    date -u '+%Y-%m-%dT%H:%M:%SZ'
+    git log -1 --format='commit %H' 2>/dev/null || echo "commit unknown (no .git here)"
+    grep -m1 'model name' /proc/cpuinfo
+    grep -m1 -o -w -E 'avx512f' /proc/cpuinfo || echo "no AVX-512"
+    nproc
+    nvidia-smi --query-gpu=name,driver_version,memory.total --format=csv,noheader 2>/dev/null || echo "no nvidia-smi"
+}
+
+describe_machine
+
+# Only this machine's own architecture: a lease is short.
+build=(env RRSIS_REQUIRE_EXT=1)
+if [ "$device" = cuda ]; then
+    architecture="$("$python" -c 'import torch; print("{}.{}".format(*torch.cuda.get_device_capability()))')" || exit 1
+    [ "$architecture" = "9.0" ] && architecture="9.0a"
+    build+=(RRSIS_BUILD_CUDA=1 TORCH_CUDA_ARCH_LIST="$architecture")
+fi
+step "build in place" 300 "${build[@]}" "$python" setup.py build_ext --inplace
+step "info" 60 "$python" -m rrsis_kernels.info
+cp -f rrsis_kernels/_build_status.json "$out/" 2>/dev/null
+
+step "tests on the GPU" 240 "$python" -m pytest -q -m gpu tests/kernels tests/build --junitxml="$out/gpu_tests.xml"
+# The processor matters as well: the tests of the C++ kernels run every instruction set that it has.
+step "tests on the CPU" 300 "$python" -m pytest -q -m "not gpu" tests/kernels --junitxml="$out/cpu_tests.xml"
+step "benchmarks" 240 "$python" -m pytest -q benchmarks --benchmark-only --benchmark-json="$out/benchmarks.json"
+step "profile" 120 "$python" scripts/profile_operators.py --device "$device" --out "$out/profile.txt"
+
+echo
+echo "== summary ($device)"
+cat "$summary"
+if [ ${#failed[@]} -gt 0 ]; then
+    echo "failed: ${failed[*]}"
+    exit 1
+fi
