@@ -60,22 +60,28 @@ def _same_numbers():
 
 
 def ratios(benchmarks):
-    """Median of each implementation over that of ours, by group; None where ours was not timed.
+    """Times of each implementation over those of ours, by group.
 
     Args:
         benchmarks: pytest-benchmark's records.
 
     Returns:
-        (group, implementation, median in seconds, ratio) for each record, in the order of the records.
+        (group, implementation, {"median": (seconds, ratio), "min": (seconds, ratio)}) for each record, groups together;
+        a ratio is None where ours was not timed.
     """
-    medians = defaultdict(dict)
+    groups = defaultdict(dict)
     for record in benchmarks:
-        medians[record.group][record.extra_info["implementation"]] = record.stats.median
+        groups[record.group][record.extra_info["implementation"]] = record.stats
     return [
-        (group, name, median, median / by_name[OURS] if OURS in by_name else None)
-        for group, by_name in medians.items()
-        for name, median in by_name.items()
+        (group, name, {what: _over_ours(by_name, name, what) for what in ("median", "min")})
+        for group, by_name in groups.items()
+        for name in by_name
     ]
+
+
+def _over_ours(by_name, name, what):
+    seconds = getattr(by_name[name], what)
+    return seconds, (seconds / getattr(by_name[OURS], what) if OURS in by_name else None)
 
 
 def _timed(config):
@@ -85,22 +91,26 @@ def _timed(config):
 
 
 def pytest_benchmark_update_json(config, benchmarks, output_json):
-    found = {(group, name): ratio for group, name, _, ratio in ratios(_timed(config))}
+    found = {(group, name): times for group, name, times in ratios(_timed(config))}
     for entry in output_json["benchmarks"]:
-        name = entry["extra_info"].get("implementation")
-        entry["extra_info"]["ratio_to_ours"] = found.get((entry["group"], name))
+        times = found.get((entry["group"], entry["extra_info"].get("implementation")))
+        if times is not None:
+            entry["extra_info"] |= {f"{what}_ratio_to_ours": ratio for what, (_, ratio) in times.items()}
 
 
 def pytest_terminal_summary(terminalreporter, config):
     rows = ratios(_timed(config))
     if not rows:
         return
-    terminalreporter.section(f"medians and ratios to {OURS}, {torch.get_num_threads()} thread(s)")
-    width = max(len(name) for _, name, _, _ in rows)
+    terminalreporter.section(f"times and their ratios to those of {OURS}, {torch.get_num_threads()} thread(s)")
+    width = max(len(name) for _, name, _ in rows)
     group_before = None
-    for group, name, median, ratio in rows:
+    for group, name, times in rows:
         if group != group_before:
             terminalreporter.write_line(group)
             group_before = group
-        factor = "" if ratio is None else f"{ratio:8.2f} x"
-        terminalreporter.write_line(f"    {name:<{width}}  {1e3 * median:10.3f} ms  {factor}")
+        columns = [
+            f"{what} {1e3 * seconds:10.3f} ms" + ("" if ratio is None else f" {ratio:7.2f} x")
+            for what, (seconds, ratio) in times.items()
+        ]
+        terminalreporter.write_line(f"    {name:<{width}}  " + "   ".join(columns))
