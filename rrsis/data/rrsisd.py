@@ -1,8 +1,8 @@
 """RRSIS-D: `rrsisd/refs(unc).p`, `rrsisd/instances.json`, `images/rrsisd/JPEGImages/*.jpg`.
 
 The layout is that of the REFER toolkit: the pickle holds a list of references {ref_id, ann_id, image_id, category_id,
-split, sentences: [{sent_id, raw, sent, tokens}]}, the JSON file holds images, annotations (image_id, segmentation, bbox)
-and categories. Its peculiarities are listed in docs/data.md.
+split, sentences: [{sent_id, raw, sent, tokens}]}, the JSON file holds images, annotations (image_id, segmentation,
+bbox) and categories. Its peculiarities are listed in docs/data.md.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """A stream of random numbers that is the same on every platform and numpy version.
 
-Only `PCG64` and `Generator.random` are used, whose streams numpy keeps; whatever else is drawn (integers, choices,
-shuffles) is made from those doubles here. Drawing in blocks also makes it several times faster than scalar calls.
+Only `PCG64` and the doubles that `Generator.random` makes of it are used, whose streams numpy keeps; whatever else is
+drawn (integers, choices, shuffles) is made from those here. Drawing in blocks is also several times faster than scalar
+calls.
 """
 
 from __future__ import annotations
@@ -75,4 +76,5 @@ class Draws:
 
     def noise(self, height: int, width: int) -> np.ndarray:
         """Uniform noise, uint8 (height, width)."""
-        return self.generator.integers(0, 256, size=(height, width), dtype=np.uint8)
+        raw = self.generator.bit_generator.random_raw((height * width + 7) // 8)
+        return np.asarray(raw, dtype="<u8").view(np.uint8)[: height * width].reshape(height, width)
