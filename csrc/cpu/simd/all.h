@@ -1,5 +1,11 @@
 // Everything that is compiled once per instruction set, in an anonymous namespace: two sets never share a symbol. The
 // including file sets RRSIS_VECTOR_BYTES, RRSIS_PANEL (vectors of a column panel) and RRSIS_BLOCK_ROWS.
+#if defined(__GNUC__) && !defined(__clang__)
+// The kernels are vectorised by hand. GCC's straight-line vectoriser would turn neighbouring scalar broadcasts into a vector load
+// and shuffles, and spill the accumulators.
+#pragma GCC optimize("no-tree-slp-vectorize")
+#endif
+
 namespace rrsis_kernels {
 namespace {
 

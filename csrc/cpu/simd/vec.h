@@ -39,7 +39,7 @@ RRSIS_INLINE void store(T* p, Vec<T> v) {
 }
 template <class T>
 RRSIS_INLINE Vec<T> splat(T x) {
-  return Vec<T>{} + x;
+  return x - Vec<T>{};  // folds to a broadcast; adding 0 would not, for the sake of -0
 }
 template <class T>
 RRSIS_INLINE Vec<T> maximum(Vec<T> a, Vec<T> b) {  // a NaN in b is passed over: the sums carry NaNs on
