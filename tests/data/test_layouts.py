@@ -138,3 +138,17 @@ def test_the_command_in_another_process_writes_the_same(tmp_path, written):
         if path.is_file():
             twin = tmp_path / "out" / path.relative_to(written["risbench"])
             assert twin.read_bytes() == path.read_bytes(), path.name
+
+
+def test_the_preview(tmp_path, capsys):
+    assert main(["--preview", str(tmp_path / "grid.png"), "--config", "hard"]) == 0
+    with Image.open(tmp_path / "grid.png") as grid:
+        assert grid.size == (4 * 260, 4 * 292)
+        # Every scene has its object outlined.
+        pixels = np.asarray(grid)
+    outlined = (pixels == (255, 0, 200)).all(axis=2)
+    assert all(
+        outlined[row * 292 : row * 292 + 256, column * 260 :][:, :256].any() for row in range(4) for column in range(4)
+    )
+    assert main(["--layout", "refsegrs"]) == 1
+    assert "--layout needs --out" in capsys.readouterr().err

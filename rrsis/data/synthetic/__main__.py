@@ -1,4 +1,7 @@
-"""Writes SynthRRSIS in a published layout: ``python -m rrsis.data.synthetic --layout refsegrs --out DIR``."""
+"""Writes SynthRRSIS in a published layout: ``python -m rrsis.data.synthetic --layout refsegrs --out DIR``.
+
+``python -m rrsis.data.synthetic --preview grid.png`` makes a picture of it instead.
+"""
 
 from __future__ import annotations
 
@@ -6,16 +9,22 @@ import argparse
 import sys
 from collections.abc import Sequence
 
+from ...io import atomic_write
 from ..types import SPLITS
 from ..writers import LAYOUTS, write_layout
 from .config import CONFIGS, SynthConfig
 from .dataset import NUM_SCENES, SynthRRSIS
+from .preview import preview
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m rrsis.data.synthetic", description=__doc__)
-    parser.add_argument("--layout", required=True, choices=list(LAYOUTS), help="published layout to write")
-    parser.add_argument("--out", required=True, help="folder to write; must not exist yet or be empty")
+    parser = argparse.ArgumentParser(
+        prog="python -m rrsis.data.synthetic", description="Writes SynthRRSIS in a published layout."
+    )
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("--layout", choices=list(LAYOUTS), help="published layout to write")
+    what.add_argument("--preview", metavar="FILE", help="make a picture of 4 x 4 training scenes")
+    parser.add_argument("--out", help="folder to write the layout to; must not exist yet or be empty")
     for split in SPLITS:
         parser.add_argument(
             f"--num_{split}", type=int, default=NUM_SCENES[split], help=f"scenes for {split} (default: %(default)s)"
@@ -26,23 +35,36 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _preview(options: argparse.Namespace, config: SynthConfig) -> str:
+    grid = preview(SynthRRSIS("train", 16, options.seed, config))
+    with atomic_write(options.preview) as path:
+        grid.save(path)
+    return f"wrote {options.preview}"
+
+
+def _layout(options: argparse.Namespace, config: SynthConfig) -> str:
+    if options.out is None:
+        raise ValueError("out: --layout needs --out, the folder to write")
+    splits = {
+        # Written scene by scene: keeping them all would only cost memory.
+        split: SynthRRSIS(split, getattr(options, f"num_{split}"), options.seed, config, cache=False)
+        for split in SPLITS
+    }
+    out = write_layout(splits, options.layout, options.out)
+    counts = ", ".join(f"{split} {len(dataset)}" for split, dataset in splits.items())
+    return f"wrote {out} in the layout of {options.layout}: {counts} expressions"
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command; returns its exit status."""
     options = _parser().parse_args(arguments)
     try:
         changes = {} if options.size is None else {"image_size": options.size}
         config = SynthConfig.named(options.config, **changes)
-        splits = {
-            # Written scene by scene: keeping them all would only cost memory.
-            split: SynthRRSIS(split, getattr(options, f"num_{split}"), options.seed, config, cache=False)
-            for split in SPLITS
-        }
-        out = write_layout(splits, options.layout, options.out)
+        print(_preview(options, config) if options.preview else _layout(options, config))
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    counts = ", ".join(f"{split} {len(dataset)}" for split, dataset in splits.items())
-    print(f"wrote {out} in the layout of {options.layout}: {counts} expressions")
     return 0
 
 
