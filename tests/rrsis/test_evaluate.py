@@ -63,10 +63,12 @@ def test_known_masks_give_known_figures(red_detector, small_processor, squares):
     assert set(result.metrics["native"].by_kind()) == {"colour"}
 
 
-def test_figures_do_not_depend_on_the_batch_size(red_detector, small_processor, squares):
+def test_figures_do_not_depend_on_batch_size_and_workers(red_detector, small_processor, squares):
     one = evaluate_model(red_detector, small_processor, squares, batch_size=1, progress=False)
     four = evaluate_model(red_detector, small_processor, squares, batch_size=4, progress=False)
+    loaded = evaluate_model(red_detector, small_processor, squares, batch_size=2, num_workers=2, progress=False)
     assert [vars(scored) for scored in one.expressions] == [vars(scored) for scored in four.expressions]
+    assert [vars(scored) for scored in one.expressions] == [vars(scored) for scored in loaded.expressions]
 
 
 def test_masks_are_scored_at_their_own_size(red_detector, small_processor, red_square):
