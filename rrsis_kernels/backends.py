@@ -22,7 +22,7 @@ BACKENDS = ("cuda", "triton", "cpu", "reference")
 """All backends, the one to be preferred first."""
 
 VERIFIED = {"cpu": ("cpu",), "cuda": ()}
-"""Backends, by kind of device, whose tests have passed there (docs/verified.md); no other kernel is chosen by itself."""
+"""Backends whose tests have passed on a kind of device (docs/verified.md); no other kernel is chosen by itself."""
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 

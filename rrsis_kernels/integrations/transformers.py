@@ -33,9 +33,9 @@ def accelerate(model: nn.Module) -> int:
     """Makes the model's fusion layers run on `rrsis_kernels`.
 
     Outputs and gradients equal the original's; a sample whose tokens (or pixels) are all padding gives the output's
-    bias where the original gives NaN. A layer runs as the original, and says so once, where attention weights are asked for
-    (`output_attentions=True`), where dropout is active, and where its projections are not plain `nn.Linear` (adapters,
-    quantisation). Called by itself, outside its encoder, a swapped layer returns None for the attention weights.
+    bias where the original gives NaN. A layer runs as the original, and says so once, where attention weights are asked
+    for (`output_attentions=True`), where dropout is active, and where its projections are not plain `nn.Linear`
+    (adapters, quantisation). Called by itself, outside its encoder, a swapped layer returns None for the weights.
 
     Args:
         model: a model with Grounding DINO or MM-Grounding-DINO in it, or such a layer itself.

@@ -1,0 +1,308 @@
+"""Inputs for the operators, running them, and the measure of a kernel's error."""
+
+from __future__ import annotations
+
+import ctypes
+import dataclasses
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+import rrsis_kernels
+from rrsis_kernels import backends, library, use_backend
+
+REFERENCE = "reference"
+CAPABILITIES = ("baseline", "avx2", "avx512")
+AUTOMATIC = -1
+M_PERTURB = -6  # malloc.h
+KERNELS = tuple(f"cpu-{capability}" for capability in CAPABILITIES)
+DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
+OPS = backends.OPS
+
+
+def set_capability(capability: int) -> bool:
+    """Makes the CPU kernels use an instruction set, -1 the one of their own choice; False where there is none such."""
+    return torch.ops.rrsis_kernels.set_cpu_capability(capability) == capability or capability == AUTOMATIC
+
+
+def why_not(name: str) -> str | None:
+    """Why an implementation such as "cpu-avx2" cannot run here; None if it can."""
+    if name == REFERENCE:
+        return None
+    status = library.extension_status()["_C"]
+    if not status.loaded:
+        return status.reason
+    _, _, capability = name.partition("-")
+    available = not capability or set_capability(CAPABILITIES.index(capability))
+    set_capability(AUTOMATIC)
+    return None if available else f"this processor (or this build) has no {capability}"
+
+
+def poison_allocations(on: bool) -> bool:
+    """Makes malloc fill what it gives out with 0xff, which is NaN in every floating dtype; False where it cannot.
+
+    `torch.utils.deterministic.fill_uninitialized_memory` does not reach the stable ABI's `aoti_torch_empty_strided`,
+    nor any working memory. glibc fills with the complement of the lowest byte, and does so where the whole number is
+    not 0.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    return mallopt is not None and mallopt(M_PERTURB, 0x100 if on else 0) == 1
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """One call of an operator.
+
+    Attributes:
+        op: name of the public function.
+        tensors: its tensor arguments by name.
+        differentiable: the arguments whose gradients are compared.
+        options: its other arguments.
+    """
+
+    op: str
+    tensors: dict[str, Tensor | None]
+    differentiable: tuple[str, ...]
+    options: dict = dataclasses.field(default_factory=dict)
+
+    def to(self, dtype: torch.dtype) -> Case:
+        """The same values in another dtype, masks left alone; layouts are kept."""
+
+        def cast(tensor: Tensor | None) -> Tensor | None:
+            return tensor if tensor is None or not tensor.is_floating_point() else tensor.to(dtype)
+
+        return dataclasses.replace(self, tensors={name: cast(tensor) for name, tensor in self.tensors.items()})
+
+    def redrawn(self, seed: int) -> Case:
+        """Other normal values of the same size in the differentiable arguments; zeros stay zeros."""
+        draw = Draw(1000 + seed)
+
+        def other(tensor: Tensor) -> Tensor:
+            values = draw.normal(*tensor.shape).to(tensor.dtype)
+            return values * tensor.double().square().mean().sqrt().to(tensor.dtype) * (tensor != 0)
+
+        changed = {name: self.tensors[name] for name in self.differentiable if self.tensors[name] is not None}
+        changed = {name: other(tensor) for name, tensor in changed.items()}
+        return dataclasses.replace(self, tensors=self.tensors | changed)
+
+    def __call__(self) -> dict[str, Tensor]:
+        """Calls the public function; outputs by name, without those that are None."""
+        result = getattr(rrsis_kernels, self.op)(**self.tensors, **self.options)
+        outputs = {"loss": result} if isinstance(result, Tensor) else result._asdict()
+        return {name: output for name, output in outputs.items() if output is not None}
+
+    def run(self) -> dict[str, Tensor]:
+        """Outputs, and gradients (as grad_<argument>) for fixed cotangents of all outputs."""
+        leaves = {
+            name: self.tensors[name].detach().requires_grad_()
+            for name in self.differentiable
+            if self.tensors[name] is not None
+        }
+        outputs = dataclasses.replace(self, tensors=self.tensors | leaves)()
+        smooth = {name: output for name, output in outputs.items() if output.requires_grad}
+        grads = torch.autograd.grad(
+            list(smooth.values()), list(leaves.values()), cotangents(smooth), allow_unused=True, materialize_grads=True
+        )
+        results = {name: output.detach() for name, output in outputs.items()}
+        return results | {f"grad_{name}": grad for name, grad in zip(leaves, grads, strict=True)}
+
+
+def cotangents(outputs: dict[str, Tensor]) -> list[Tensor]:
+    """The same numbers whatever the dtype (as far as bf16 has them): multiples of 1/16 in [-2, 2]."""
+    generator = torch.Generator().manual_seed(99)
+    return [
+        (torch.randint(-32, 33, output.shape, generator=generator, device="cpu") / 16).to(output)
+        for output in outputs.values()
+    ]
+
+
+DRAWS = 8
+"""Over how many draws of the values an error is taken where one draw does not settle it."""
+
+
+def assert_accurate(case: Case, draws: int = DRAWS) -> None:
+    """Asserts that the error against fp64 is at most twice that of PyTorch in the same dtype plus one rounding.
+
+    The error is the largest over a tensor. On a small tensor PyTorch is sometimes exact by chance; where the case's own
+    values are over the limit, both errors are the largest over several draws of the values. A tensor in fp64 has no
+    finer oracle than itself: it may differ by 1e-12 of its magnitude.
+    """
+    over = _errors_over_the_limit([_measure(case)])
+    if over:
+        over = _errors_over_the_limit([_measure(case.redrawn(seed)) for seed in range(draws)])
+    assert not over, "\n".join(over)
+
+
+class Measured(NamedTuple):
+    """Errors of one output or gradient; infinite where shapes, dtypes, infinities or NaN are wrong."""
+
+    kernel: float
+    reference: float
+    magnitude: float
+    dtype: torch.dtype
+
+
+def _measure(case: Case) -> dict[str, Measured]:
+    got = case.run()
+    with use_backend(REFERENCE):
+        same = case.run()
+        oracle = case.to(torch.float64).run()
+    assert got.keys() == oracle.keys()
+    measures = {}
+    for name, due in oracle.items():
+        value = got[name]
+        assert value.shape == due.shape, f"{name}: shape {tuple(value.shape)}, due {tuple(due.shape)}"
+        assert value.dtype == same[name].dtype, f"{name}: {value.dtype}, due {same[name].dtype}"
+        infinite = due.isinf()
+        assert torch.equal(value.isinf(), infinite), f"{name}: infinities in other places"
+        assert not value.isnan().any(), f"{name}: NaN"
+        measures[name] = Measured(
+            _largest((value.double() - due)[~infinite]),
+            _largest((same[name].double() - due)[~infinite]),
+            _largest(due[~infinite]),
+            value.dtype,
+        )
+    return measures
+
+
+def _largest(values: Tensor) -> float:
+    return values.abs().max().item() if values.numel() else 0.0
+
+
+def _errors_over_the_limit(draws: list[dict[str, Measured]]) -> list[str]:
+    messages = []
+    for name, first in draws[0].items():
+        kernel, reference, magnitude = (
+            max(getattr(draw[name], field) for draw in draws) for field in Measured._fields[:3]
+        )
+        allowed = 2 * reference + torch.finfo(first.dtype).eps * magnitude
+        if first.dtype == torch.float64:
+            allowed = 1e-12 * max(1.0, magnitude)
+        if kernel > allowed:
+            messages.append(f"{name}: error {kernel:.3g}, PyTorch's {reference:.3g}, magnitude {magnitude:.3g}")
+    return messages
+
+
+class Draw:
+    """Random tensors from one seed.
+
+    Args:
+        seed: of the generator.
+        dtype: of floating tensors.
+    """
+
+    def __init__(self, seed: int = 0, dtype: torch.dtype = torch.float32) -> None:
+        self.generator = torch.Generator().manual_seed(seed)
+        self.dtype = dtype
+
+    def normal(self, *shape: int, scale: float = 1.0) -> Tensor:
+        return (torch.randn(shape, generator=self.generator) * scale).to(self.dtype)
+
+    def mask(self, *shape: int, share: float = 0.7) -> Tensor:
+        return torch.rand(shape, generator=self.generator) < share
+
+
+def correlation_case(
+    shape: tuple[int, int, int, int, int, int],
+    dtype: torch.dtype = torch.float32,
+    *,
+    direction: str = "both",
+    bias: bool = True,
+    masks: bool = True,
+    sharpness: float = 1.0,
+    seed: int = 0,
+) -> Case:
+    """A `bidirectional_spatial_correlation` of shape (B, N, C, D, H, L); with masks, sample 0 has nothing real."""
+    (b, n, c, d, h, l), draw = shape, Draw(seed, dtype)
+    tensors = {
+        "pixels": draw.normal(b, n, c),
+        "keys": draw.normal(b, h, l, c, scale=sharpness / max(c, 1) ** 0.5),
+        "values": None if direction == "pool" else draw.normal(b, h, l, d),
+        "key_bias": draw.normal(b, h, l) if bias else None,
+        "token_mask": draw.mask(b, l) if masks else None,
+        "pixel_mask": draw.mask(b, n) if masks else None,
+    }
+    if masks and b > 1:
+        tensors["token_mask"][0] = False
+        tensors["pixel_mask"][0] = False
+    differentiable = ("pixels", "keys", "values", "key_bias")
+    return Case("bidirectional_spatial_correlation", tensors, differentiable, {"direction": direction})
+
+
+def twin_stream_case(
+    shape: tuple[int, int, int, int, int],
+    dtype: torch.dtype = torch.float32,
+    *,
+    gate: torch.dtype | None = torch.float32,
+    masks: bool = True,
+    sharpness: float = 1.0,
+    seed: int = 0,
+) -> Case:
+    """A `twin_stream_attention` of shape (B, N, C, H, K); with masks, sample 0 has no real pixel."""
+    (b, n, c, h, k), draw = shape, Draw(seed, dtype)
+    scale = sharpness / max(c, 1) ** 0.5
+    tensors = {
+        "pixels": draw.normal(b, n, c),
+        "target_queries": draw.normal(b, h, k, c, scale=scale),
+        "background_queries": draw.normal(b, h, k, c, scale=scale),
+        "gate": None if gate is None else draw.normal(b, n, scale=3.0).to(gate),
+        "pixel_mask": draw.mask(b, n) if masks else None,
+    }
+    if masks and b > 1:
+        tensors["pixel_mask"][0] = False
+    return Case("twin_stream_attention", tensors, ("pixels", "target_queries", "background_queries", "gate"))
+
+
+def mask_statistics_case(
+    logits: tuple[int, int, int],
+    size: tuple[int, int],
+    dtype: torch.dtype = torch.float32,
+    *,
+    mask: torch.dtype = torch.bool,
+    valid: bool = True,
+    joint_scale: float = 0.5,
+    seed: int = 0,
+) -> Case:
+    """A `twin_mask_statistics` of logits (B, h, w) and masks of `size`; with `valid`, sample 0 has no valid pixel."""
+    (b, h, w), draw = logits, Draw(seed, dtype)
+    truth = draw.mask(b, *size, share=0.4)
+    if mask.is_floating_point:
+        truth = torch.rand((b, *size), generator=draw.generator)
+        # Not near ½, where rounding to another dtype would change a count.
+        truth = torch.where((truth - 0.5).abs() < 0.05, 0.25, truth)
+    tensors = {
+        "target_logits": draw.normal(b, h, w, scale=4.0),
+        "background_logits": draw.normal(b, h, w, scale=4.0),
+        "mask": truth.to(mask),
+        "valid": draw.mask(b, *size) if valid else None,
+    }
+    if valid and b > 1:
+        tensors["valid"][0] = False
+    options = {"joint_scale": joint_scale}
+    return Case("twin_mask_statistics", tensors, ("target_logits", "background_logits"), options)
+
+
+def cosine_case(
+    shape: tuple[int, int, int], dtype: torch.dtype = torch.float32, *, share: float = 0.4, seed: int = 0
+) -> Case:
+    """A `masked_cosine_loss` of shape (B, N, C); sample 0 has no masked row, one counted row is all zeros."""
+    (b, n, c), draw = shape, Draw(seed, dtype)
+    tensors = {"prediction": draw.normal(b, n, c), "target": draw.normal(b, n, c), "mask": draw.mask(b, n, share=share)}
+    if b > 1:
+        tensors["mask"][0] = False
+    if b and n > 1 and dtype != torch.float16:  # whose gradient 1/ε is more than fp16 can hold
+        tensors["mask"][-1, 0] = True
+        tensors["prediction"][-1, 0] = 0
+    return Case("masked_cosine_loss", tensors, ("prediction", "target"))
+
+
+def small_case(op: str, dtype: torch.dtype = torch.float32, seed: int = 0) -> Case:
+    """A small call of any operator, with everything optional in it."""
+    if op == "bidirectional_spatial_correlation":
+        return correlation_case((2, 19, 6, 5, 2, 3), dtype, seed=seed)
+    if op == "twin_stream_attention":
+        return twin_stream_case((2, 19, 6, 2, 3), dtype, gate=dtype, seed=seed)
+    if op == "twin_mask_statistics":
+        return mask_statistics_case((2, 4, 5), (11, 9), dtype, mask=torch.bool, seed=seed)
+    return cosine_case((2, 19, 6), dtype, seed=seed)
