@@ -63,7 +63,7 @@ if [ "$device" = cuda ]; then
     [ "$architecture" = "9.0" ] && architecture="9.0a"
     build+=(RRSIS_BUILD_CUDA=1 TORCH_CUDA_ARCH_LIST="$architecture")
 fi
-step "build in place" 300 "${build[@]}" "$python" setup.py build_ext --inplace
+step "build in place" 300 "${build[@]}" PYTHONPATH=build_backend "$python" -m rrsis_build
 step "info" 60 "$python" -m rrsis_kernels.info
 cp -f rrsis_kernels/_build_status.json "$out/" 2>/dev/null
 
