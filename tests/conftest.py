@@ -2,6 +2,8 @@
 
 from hypothesis import HealthCheck, settings
 
+import rrsis._torchvision  # noqa: F401 (transformers' detectors import torchvision, which may need its help to load)
+
 settings.register_profile(
     "deterministic",
     derandomize=True,
