@@ -273,9 +273,9 @@ class _Speaker:
 
     def _needed(self, referent: int, claim: _Claim, kind: str) -> bool:
         """For kinds but "class" the class alone must not be enough, for "combined" no single property."""
-        rivals = self.classes[self.objects[referent].category]
         if kind == "class":
             return True
+        rivals = self.classes[self.objects[referent].category]
         if len([index for index in rivals if index != claim.anchor]) < 2:
             return False
         if kind != "combined":
@@ -289,7 +289,9 @@ class _Speaker:
     def say(self, kind: str, taken: set[tuple[str, int]]) -> Statement | None:
         """An expression of the kind about an object that has none of this kind yet, or None."""
         for referent in self.draws.shuffled(self.eligible):
-            if (kind, referent) in taken:
+            alone = len(self.classes[self.objects[referent].category]) == 1
+            if (kind, referent) in taken or alone != (kind == "class"):
+                # The class is enough where there is no other of it, and only there.
                 continue
             for claim in self.claims(kind, referent):
                 if self._unique(referent, claim) and self._needed(referent, claim, kind):
