@@ -58,7 +58,7 @@ Tensor empty(std::initializer_list<int64_t> sizes, ScalarType dtype) {
   }
   const int32_t code = torch::stable::detail::to<int32_t>(torch::stable::detail::from(dtype));
   AtenTensorHandle handle = nullptr;
-  STABLE_TORCH_ERROR_CODE_CHECK(
+  TORCH_ERROR_CODE_CHECK(
       aoti_torch_empty_strided(dim, sizes.begin(), strides, code, aoti_torch_device_type_cpu(), 0, &handle));
   return Tensor(handle);
 }
