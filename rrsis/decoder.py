@@ -54,7 +54,7 @@ class PixelUpdate(nn.Module):
         super().__init__()
         self.neighbours = nn.Conv2d(dim, dim, 3, padding=1, groups=dim)
         self.norm = nn.LayerNorm(dim)
-        self.mlp = Perceptron(dim, 2 * dim)
+        self.mlp = Perceptron(dim, dim)
 
     def forward(self, pixels: Tensor) -> Tensor:
         """(B, h, w, C) → (B, h, w, C)."""
