@@ -28,8 +28,8 @@ FALSE_POSITIVE_COLOR = (213, 94, 0)
 """Vermilion: predicted, not true."""
 FALSE_NEGATIVE_COLOR = (86, 180, 233)
 """Sky blue: true, not predicted."""
-PREDICTION_COLOR = (230, 159, 0)
-"""Orange: a prediction without a truth to hold it against."""
+PREDICTION_COLOR = (255, 0, 200)
+"""Magenta, which aerial images do not hold: a prediction without a truth to hold it against."""
 
 _CELL_INCHES = 1.7
 _COLUMN_TITLES = ("image", "truth", "prediction", "overlap")
@@ -149,7 +149,7 @@ def save_sample_grid(
         _check_mask("prediction", sample.prediction, sample.image)
     columns = min(columns, len(samples))
     lines = -(-len(samples) // columns)
-    head, foot, caption = (0.35 if title else 0.08), 0.32, 0.42
+    head, foot, caption = (0.35 if title else 0.08), 0.32, 0.38
     block = 4 * _CELL_INCHES + 0.12
     width, height = columns * block + 0.1, lines * (_CELL_INCHES + caption) + head + foot
     figure = Figure(figsize=(width, height), dpi=dpi, facecolor="white")
@@ -334,7 +334,8 @@ def _draw_metrics(axes: Any, metrics: Mapping[str, tuple[list[float], list[float
         )
     axes.set_title("validation", fontsize=11)
     axes.set_ylabel("%")
-    axes.set_ylim(bottom=0)
+    highest = max(100 * value for _, values in metrics.values() for value in values)
+    axes.set_ylim(0, max(1.0, 1.05 * highest))
     _finish_axes(axes)
 
 
