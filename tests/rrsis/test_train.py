@@ -16,6 +16,7 @@ from rrsis.train import find_checkpoint, main, parse_arguments
 
 MICRO = {
     "image_size": 64,
+    "backbone": "swin_tiny_patch4_window7_224",
     "decoder_dim": 16,
     "decoder_heads": 2,
     "decoder_ffn_dim": 16,
@@ -136,16 +137,31 @@ def test_resuming_after_a_kill_reaches_the_same_weights(finished_run, tmp_path):
     assert all(torch.equal(got[name], expected[name]) for name in expected)
 
 
+@pytest.fixture(scope="module")
+def plain_run(tmp_path_factory):
+    """A run without D-MOLS, which draws what it hides anew for every batch: its losses can be compared."""
+    folder = tmp_path_factory.mktemp("train") / "plain"
+    main(arguments(folder, overrides={"use_reconstruction": False}))
+    return folder
+
+
 @pytest.mark.slow
-def test_two_processes_give_the_loss_of_one(tmp_path):
-    # D-MOLS draws what it hides in each process, which no second process can draw alike.
-    options = {"overrides": {"use_reconstruction": False}}
-    single = start(arguments(tmp_path / "one", batch=4, **options))
+def test_two_processes_give_the_loss_of_one(plain_run, tmp_path):
     launcher = ("torch.distributed.run", "--nproc_per_node", "2", "--master_port", "29613", "-m")
-    double = start(arguments(tmp_path / "two", batch=2, ddp_backend="gloo", **options), launcher)
-    wait(single)
-    wait(double)
-    torch.testing.assert_close(losses(tmp_path / "two"), losses(tmp_path / "one"), rtol=1e-3, atol=1e-4)
+    options = {"overrides": {"use_reconstruction": False}, "ddp_backend": "gloo"}
+    wait(start(arguments(tmp_path / "run", batch=2, **options), launcher))
+    torch.testing.assert_close(losses(tmp_path / "run"), losses(plain_run), rtol=1e-3, atol=1e-4)
+
+
+def test_accumulated_batches_give_the_loss_of_one(plain_run, tmp_path):
+    options = {"overrides": {"use_reconstruction": False}, "gradient_accumulation_steps": 2}
+    main(arguments(tmp_path / "run", batch=2, **options))
+    torch.testing.assert_close(losses(tmp_path / "run"), losses(plain_run), rtol=1e-3, atol=1e-4)
+
+
+def test_trains_under_autocast(finished_run, tmp_path):
+    main(arguments(tmp_path / "run", bf16=True))
+    torch.testing.assert_close(losses(tmp_path / "run"), losses(finished_run), rtol=0.1, atol=0.05)
 
 
 def test_find_checkpoint_passes_over_what_was_cut_off(tmp_path):
