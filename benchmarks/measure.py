@@ -17,7 +17,10 @@ OURS = "rrsis_kernels"
 """The implementation to which ratios are given."""
 
 TOLERANCE = {torch.float32: 2e-4, torch.bfloat16: 5e-2, torch.float64: 1e-10}
-"""Largest error of a call, as a share of the largest magnitude of the output; tests/ is where numerics are tested."""
+"""Largest error of our calls, as a share of the largest magnitude of the output; tests/ is where numerics are tested."""
+
+PEER_ALLOWANCE = 10.0
+"""A peer may be that much less exact: it has to compute the same thing, not to meet our tolerance."""
 
 
 def require_extension() -> None:
@@ -68,8 +71,8 @@ def forward_backward(call: Call, inputs: Sequence[Tensor], cotangents: Sequence[
     return both
 
 
-def check(call: Call, expected: Sequence[Tensor], what: str) -> None:
-    """Compares what a call returns with the fp64 oracle.
+def check(call: Call, expected: Sequence[Tensor], what: str, allowance: float = 1.0) -> None:
+    """Compares what a call returns with the fp64 oracle; ``allowance`` multiplies the tolerance.
 
     Raises:
         AssertionError: If a shape differs, a value is not finite, or an error is too large.
@@ -80,7 +83,9 @@ def check(call: Call, expected: Sequence[Tensor], what: str) -> None:
         assert output.shape == due.shape, f"{what}: output {index} is {tuple(output.shape)}, due is {tuple(due.shape)}"
         assert torch.isfinite(output).all(), f"{what}: output {index} is not finite"
         error = (output.double() - due).abs().max() / due.abs().max().clamp_min(1e-12)
-        assert error <= TOLERANCE[output.dtype], f"{what}: output {index} is off by {error:.2e} of its magnitude"
+        assert error <= allowance * TOLERANCE[output.dtype], (
+            f"{what}: output {index} is off by {error:.2e} of its magnitude"
+        )
 
 
 def run(
@@ -102,7 +107,7 @@ def run(
         implementation: Which of them this is; `OURS` for the kernels of this project.
         **details: Sizes and the like, stored beside the times.
     """
-    check(call, expected, f"{group}, {implementation}")
+    check(call, expected, f"{group}, {implementation}", 1.0 if implementation == OURS else PEER_ALLOWANCE)
     benchmark.group = group
     benchmark.extra_info.update(implementation=implementation, threads=torch.get_num_threads(), **details)
     benchmark(call)
