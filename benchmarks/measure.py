@@ -17,7 +17,7 @@ OURS = "rrsis_kernels"
 """The implementation to which ratios are given."""
 
 TOLERANCE = {torch.float32: 2e-4, torch.bfloat16: 5e-2, torch.float64: 1e-10}
-"""Largest error of our calls, as a share of the largest magnitude of the output; tests/ is where numerics are tested."""
+"""Largest error of our calls, as a share of the largest magnitude of the output; tests/ tests numerics."""
 
 PEER_ALLOWANCE = 10.0
 """A peer may be that much less exact: it has to compute the same thing, not to meet our tolerance."""
