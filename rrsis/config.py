@@ -29,6 +29,8 @@ class BTDNetConfig(PreTrainedConfig):
         decoder_heads: attention heads in the decoder.
         decoder_ffn_dim: hidden width of the decoder's feed-forward parts.
         num_queries: queries K per stream.
+        detail_dim: channels of the image's detail at 1/2 of its size, where the masks are then predicted; 0 predicts
+            them at 1/4.
         gate_clamp: largest magnitude of the gate's logit.
         detach_gate: stop the gradient at the gate.
         use_bsc: fuse the modalities in the encoder (off: the words reach the pixels in the decoder only).
@@ -70,6 +72,7 @@ class BTDNetConfig(PreTrainedConfig):
     decoder_heads: int = 8
     decoder_ffn_dim: int = 1024
     num_queries: int = 8
+    detail_dim: int = 0
     gate_clamp: float = 6.0
     detach_gate: bool = True
 
@@ -143,6 +146,8 @@ def _tiny(**overrides: Any) -> BTDNetConfig:
             "decoder_heads": 4,
             "decoder_ffn_dim": 128,
             "num_queries": 4,
+            "detail_dim": 16,
+            "loss_stride": 1,
             **overrides,
         }
     )

@@ -24,8 +24,14 @@ class PixelDecoder(nn.Module):
     def __init__(self, channels: list[int], dim: int) -> None:
         super().__init__()
         self.lateral = nn.ModuleList(nn.Sequential(nn.LayerNorm(width), nn.Linear(width, dim)) for width in channels)
+        # Separable convolutions: at 1/4 of the image a full 3×3 would cost more than the stage that feeds it.
         self.smooth = nn.ModuleList(
-            nn.Sequential(nn.Conv2d(dim, dim, 3, padding=1, bias=False), nn.GroupNorm(8, dim), nn.GELU())
+            nn.Sequential(
+                nn.Conv2d(dim, dim, 3, padding=1, groups=dim, bias=False),
+                nn.Conv2d(dim, dim, 1, bias=False),
+                nn.GroupNorm(8, dim),
+                nn.ReLU(),
+            )
             for _ in channels
         )
 
@@ -41,10 +47,10 @@ class PixelDecoder(nn.Module):
 
 
 class Perceptron(nn.Sequential):
-    """Two linear layers with a GELU between them."""
+    """Two linear layers with a ReLU between them."""
 
-    def __init__(self, dim: int, hidden: int, out: int | None = None) -> None:
-        super().__init__(nn.Linear(dim, hidden), nn.GELU(), nn.Linear(hidden, out or dim))
+    def __init__(self, dim: int, hidden: int) -> None:
+        super().__init__(nn.Linear(dim, hidden), nn.ReLU(), nn.Linear(hidden, dim))
 
 
 class PixelUpdate(nn.Module):
@@ -157,25 +163,59 @@ class TwinStreamLayer(nn.Module):
         return self.update(pixels + painted.view(batch, height, width, channels))
 
 
+class ImageDetail(nn.Module):
+    """What the image shows at 1/2 of its size: edges that a map at 1/4 has lost."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.Conv2d(3, dim, 3, stride=2, padding=1), nn.ReLU(), nn.Conv2d(dim, dim, 3, padding=1)
+        )
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(B, 3, H, W) → (B, dim, H/2, W/2)."""
+        return self.layers(images)
+
+
 class JointHead(nn.Module):
-    """Mask embeddings of both streams against the pixel map: z_t, z_b and z = (z_t − z_b)/2."""
+    """Mask embeddings of both streams against the pixel map: z_t and z_b.
+
+    With `detail_dim` the pixel map is spread to 1/2 of the image (each pixel into four), joined with the image's own
+    detail there, and the masks are predicted at that size; thin objects need it. Without, they are predicted at 1/4.
+    """
 
     def __init__(self, config: BTDNetConfig) -> None:
         super().__init__()
         dim = config.decoder_dim
         self.num_queries = config.num_queries
         self.query_norm = nn.LayerNorm(dim)
-        self.embedding = Perceptron(dim, dim)
         self.pixel_norm = nn.LayerNorm(dim)
+        out = config.detail_dim or dim
+        self.embedding = nn.Sequential(nn.Linear(dim, dim), nn.ReLU(), nn.Linear(dim, out))
+        self.spread = nn.Linear(dim, 4 * out) if config.detail_dim else None
         # At the start most of an image is background: say so, or the first steps are spent on learning it.
         self.target_bias = nn.Parameter(torch.full((), -2.0))
         self.background_bias = nn.Parameter(torch.full((), 2.0)) if config.use_twin_stream else None
-        self.scale = dim**-0.5
+        self.scale = out**-0.5
 
-    def forward(self, state: DecoderState) -> tuple[Tensor, Tensor]:
-        """Returns target and background logits, (B, h, w) each; without a background stream its logits are −z_t."""
+    def forward(self, state: DecoderState, detail: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Predicts.
+
+        Args:
+            state: pixel map (B, h, w, C) and queries.
+            detail: (B, detail_dim, 2h, 2w), or None.
+
+        Returns:
+            Target and background logits, (B, h, w) each, or (B, 2h, 2w) with detail; without a background stream its
+            logits are −z_t.
+        """
         embedding = self.embedding(self.query_norm(state.queries)) * self.scale
-        logits = torch.einsum("bqc,bhwc->bqhw", embedding, self.pixel_norm(state.pixels))
+        features = self.pixel_norm(state.pixels)
+        if self.spread is None:
+            features = features.permute(0, 3, 1, 2)
+        else:
+            features = F.relu(F.pixel_shuffle(self.spread(features).permute(0, 3, 1, 2), 2) + detail)
+        logits = (embedding @ features.flatten(2)).unflatten(-1, features.shape[-2:])
         target = logits[:, : self.num_queries].logsumexp(1) + self.target_bias
         if self.background_bias is None:
             return target, -target
@@ -222,17 +262,20 @@ class TwinStreamDecoder(nn.Module):
         self.words = nn.Linear(token_dim, dim)
         self.sentence = nn.Linear(dim, dim)
         self.layers = nn.ModuleList(TwinStreamLayer(config) for _ in range(config.decoder_layers))
+        self.detail = ImageDetail(config.detail_dim) if config.detail_dim else None
         self.head = JointHead(config)
 
-    def forward(self, pyramid: list[Tensor], tokens: Tensor, token_mask: Tensor) -> DecoderOutput:
+    def forward(self, images: Tensor, pyramid: list[Tensor], tokens: Tensor, token_mask: Tensor) -> DecoderOutput:
         """Decodes.
 
         Args:
+            images: (B, 3, H, W).
             pyramid: maps (B, C, h, w), coarse to fine; the last is the pixel map, the others are memories.
             tokens: (B, L, token_dim).
             token_mask: (B, L) bool.
         """
         words = self.words(self.word_norm(tokens))
+        detail = None if self.detail is None else self.detail(images)
         memories = [memory.permute(0, 2, 3, 1) for memory in pyramid[:-1]]
         state = DecoderState(pyramid[-1].permute(0, 2, 3, 1).contiguous(), self._start(words, token_mask))
         output = DecoderOutput([], [])
@@ -244,7 +287,7 @@ class TwinStreamDecoder(nn.Module):
                 memory = _area_resample(state.pixels, size)
                 gate = self._gate(output, size)
             state = layer(state, memory, gate, words, token_mask)
-            target, background = self.head(state)
+            target, background = self.head(state, detail)
             output.target_logits.append(target)
             output.background_logits.append(background)
         return output

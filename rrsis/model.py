@@ -24,7 +24,8 @@ class BTDNetOutput(ModelOutput):
 
     Attributes:
         loss: the weighted sum of all losses, a scalar; with labels only.
-        logits: (B, h, w) joint logit z of the last layer at 1/4 of the input; above 0 is the referred object.
+        logits: (B, h, w) joint logit z of the last layer, at 1/4 of the input (1/2 with `detail_dim`); above 0 is the
+            referred object.
         target_logits: (B, h, w) z_t of the last layer.
         background_logits: (B, h, w) z_b of the last layer.
         layer_logits: z of every layer, first to last.
@@ -109,7 +110,7 @@ class BTDNetForReferringSegmentation(BTDNetPreTrainedModel):
         token_mask = torch.ones_like(input_ids, dtype=torch.bool) if attention_mask is None else attention_mask.bool()
         encoded = self.encoder(pixel_values, input_ids, token_mask)
         pyramid = self.pixel_decoder(encoded.features)
-        decoded = self.decoder(pyramid, encoded.tokens, token_mask)
+        decoded = self.decoder(pixel_values, pyramid, encoded.tokens, token_mask)
         joint = decoded.joint_logits()
         output = BTDNetOutput(
             logits=joint[-1],
@@ -119,7 +120,7 @@ class BTDNetForReferringSegmentation(BTDNetPreTrainedModel):
             correlation_maps=tuple(encoded.correlation_maps),
         )
         if labels is not None:
-            share = F.avg_pool2d(labels[:, None].to(joint[-1].dtype), self.config.loss_stride)[:, 0]
+            share = F.avg_pool2d(labels[:, None].to(pixel_values.dtype), self.config.loss_stride)[:, 0]
             output.segmentation_loss = segmentation_loss(decoded, share, self.config)
             output.loss = output.segmentation_loss
             if encoded.correlation_maps:

@@ -59,9 +59,10 @@ def test_every_parameter_learns(micro_config, micro_batch):
     assert set(silent) <= unused_words
 
 
-def test_shapes(micro_config, micro_batch):
-    output = build(micro_config).eval()(**micro_batch)
-    assert output.logits.shape == (2, 16, 16)
+@pytest.mark.parametrize(("detail_dim", "size"), [(4, 32), (0, 16)])
+def test_shapes(micro_config, micro_batch, detail_dim, size):
+    output = build(micro_config, detail_dim=detail_dim).eval()(**micro_batch)
+    assert output.logits.shape == (2, size, size)
     assert_close(output.logits, (output.target_logits - output.background_logits) / 2)
     assert len(output.layer_logits) == micro_config.decoder_layers
     assert [tuple(map_.shape) for map_ in output.correlation_maps] == [(2, 16, 16), (2, 8, 8), (2, 4, 4), (2, 2, 2)]
