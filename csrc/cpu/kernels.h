@@ -22,6 +22,8 @@ struct RowView {
   int64_t batch, row;
 };
 
+constexpr int64_t kMostChunks = 32;
+
 // Both token-pixel operators. Token tensors come in one bank (spatial correlation) or two (twin stream); a bank holds
 // `bank_heads` heads, and the tile code sees H = banks * bank_heads heads of L rows.
 struct TokenPixelArgs {

@@ -7,8 +7,9 @@
 namespace rrsis_kernels {
 namespace {
 
-constexpr int64_t kUnits = 32;         // samples x chunks to aim for
-constexpr int64_t kShortestChunk = 96;  // pixels
+constexpr int64_t kUnits = kMostChunks;  // samples x chunks to aim for
+constexpr int64_t kChunk = 448;          // pixels below which more chunks cost more than they bring
+constexpr int64_t kShortestChunk = 96;   // pixels of the two chunks of a single short sample
 
 struct Pass {
   WorkSizes sizes;
@@ -63,8 +64,9 @@ void run(const TokenPixelArgs& a, const Pass& p) {
 
 int64_t chunk_count(int64_t samples, int64_t pixels) {
   if (pixels == 0 || samples == 0) return 0;
-  const int64_t wanted = (kUnits + samples - 1) / samples, longest = std::max<int64_t>(1, pixels / kShortestChunk);
-  const int64_t chunks = std::min(wanted, longest);
+  const int64_t wanted = (kUnits + samples - 1) / samples;
+  const int64_t two = samples == 1 && pixels >= 2 * kShortestChunk ? 2 : 1;
+  const int64_t chunks = std::min(wanted, std::max(two, pixels / kChunk));
   return chunks > 1 ? chunks & ~int64_t(1) : 1;  // an even count splits evenly over two threads
 }
 

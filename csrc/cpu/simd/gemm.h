@@ -79,16 +79,12 @@ void product(i64 M, i64 vectors, i64 K, const T* a, i64 lda, const T* b, i64 pan
   }
 }
 
-// Rows of a plain matrix into panels of full width (the last one padded by what the rows hold there).
+// One row of a matrix into its place in column panels of full width.
 template <class T>
-void pack_panels(T* dst, i64 panel_stride, i64 first_row, const T* src, i64 ld, i64 rows, i64 vectors) {
+RRSIS_INLINE void pack_row(T* dst, i64 panel_stride, const T* src, i64 vectors) {
   constexpr int lanes = Types<T>::lanes;
-  for (i64 v = 0; v < vectors; v += kPanel, dst += panel_stride) {
-    const i64 width = smaller(kPanel, vectors - v);
-    for (i64 r = 0; r < rows; ++r)
-      for (i64 j = 0; j < width; ++j)
-        store<T>(dst + (first_row + r) * kPanel * lanes + j * lanes, load<T>(src + r * ld + (v + j) * lanes));
-  }
+  for (i64 v = 0; v < vectors; v += kPanel, dst += panel_stride)
+    for (i64 j = 0; j < smaller(kPanel, vectors - v); ++j) store<T>(dst + j * lanes, load<T>(src + (v + j) * lanes));
 }
 
 // Off-diagonal exchange of blocks of S lanes: the step of a transposition in registers.
@@ -119,29 +115,37 @@ RRSIS_INLINE void exchange_all(Vec<T>* rows) {
   }
 }
 
-// One square of `real` pixel rows (the missing ones read as zeros), transposed.
-template <class T, bool whole>
-RRSIS_INLINE void transpose_square(const T* x, i64 ld, i64 real, T* out, i64 width) {
+// One square of `real` pixel rows (the missing ones read as zeros): transposed into `out`, as it is into `copy`.
+template <class T, bool whole, bool keep>
+RRSIS_INLINE void transpose_square(const T* x, i64 ld, i64 real, T* out, i64 width, T* copy) {
   constexpr int lanes = Types<T>::lanes;
   Vec<T> rows[lanes];
 #pragma GCC unroll 16
-  for (int i = 0; i < lanes; ++i) rows[i] = whole || i < real ? load<T>(x + i * ld) : Vec<T>{};
+  for (int i = 0; i < lanes; ++i) {
+    rows[i] = whole || i < real ? load<T>(x + i * ld) : Vec<T>{};
+    if (keep) store<T>(copy + i * width, rows[i]);
+  }
   exchange_all<T, lanes / 2>(rows);
 #pragma GCC unroll 16
   for (int i = 0; i < lanes; ++i) store<T>(out + i * width, rows[i]);
 }
 
-// Pixel rows x[n][c] into panels out[panel][c][pixel]; pixels past `count` become zeros, `channels` is whole vectors.
-template <class T>
-void transpose_tile(const T* x, i64 ld, i64 count, i64 channels, T* out) {
+// Pixel rows x[n][c] into transposed panels out[panel][c][pixel] and, with `keep`, into panels copy[panel][pixel][c] of
+// `depth` rows: read at a stride, a power of two as a rule, the rows would fight for the same lines of the cache. Pixels
+// past `count` become zeros, up to whole vectors of pixels; `channels` is whole vectors.
+template <class T, bool keep>
+void transpose_tile(const T* x, i64 ld, i64 count, i64 channels, T* out, T* copy, i64 depth) {
   constexpr int lanes = Types<T>::lanes, width = kPanel * lanes;
   for (i64 n = 0; n < count; n += lanes) {
     T* dst = out + n / width * width * channels + n % width;
     const T* src = x + n * ld;
-    if (n + lanes <= count) {
-      for (i64 c = 0; c < channels; c += lanes) transpose_square<T, true>(src + c, ld, lanes, dst + c * width, width);
-    } else {
-      for (i64 c = 0; c < channels; c += lanes) transpose_square<T, false>(src + c, ld, count - n, dst + c * width, width);
+    for (i64 c = 0; c < channels; c += lanes) {
+      T* kept = copy + (c / width * depth + n) * width + c % width;
+      if (n + lanes <= count) {
+        transpose_square<T, true, keep>(src + c, ld, lanes, dst + c * width, width, kept);
+      } else {
+        transpose_square<T, false, keep>(src + c, ld, count - n, dst + c * width, width, kept);
+      }
     }
   }
 }

@@ -1,10 +1,11 @@
 // What the forward and the backward of the token-pixel operators share: sizes, packed operands, tiles of pixels.
 //
 // Rows are the R = H * L tokens of all heads; a tile is up to kTile pixels. Scores are kept transposed, S[row][pixel] with
-// row stride kTile: vectors run across pixels, so no softmax needs a sum across lanes per pixel, and no head needs
+// row stride kStride (no power of two, so that the rows of one pixel do not share a cache set): vectors run across pixels, so no softmax needs a sum across lanes per pixel, and no head needs
 // padding to whole vectors. Heads are taken in groups of about kGroupRows rows, so that the score tiles stay in cache.
 
-constexpr i64 kTile = 112;
+constexpr i64 kTile = 128;
+constexpr i64 kStride = 144;
 constexpr i64 kGroupRows = 256;
 constexpr i64 kDepth = 256;  // channels summed from zero before they are added to the score: shorter chains, less rounding
 
@@ -22,14 +23,13 @@ struct Shape {
     c_vectors = Cp / lanes, d_vectors = Dp / lanes;
     const i64 parts = larger(1, (R + kGroupRows - 1) / kGroupRows);
     group_heads = larger(1, (a.H + parts - 1) / parts);
-    groups = (a.H + group_heads - 1) / group_heads;
+    groups = larger(1, (a.H + group_heads - 1) / group_heads);  // without heads, one empty group still writes zeros
     plain_pixels = a.dtype == DTypeOf<T>::value && a.C == Cp;
     plain_painted = a.dtype == DTypeOf<T>::value && a.D == Dp;
   }
   i64 group_rows(const TokenPixelArgs& a) const { return smaller(group_heads, a.H) * a.L; }
-  // Panel-packed operands are stored group after group, `stack` matrices on top of each other.
-  static i64 panels(i64 vectors) { return (vectors + kPanel - 1) / kPanel; }
-  i64 packed_size(i64 vectors, i64 stack) const { return panels(vectors) * width * R * stack; }
+  // Panel-packed operands are stored group after group, `stack` matrices on top of each other; rows before a group count.
+  static i64 packed(i64 vectors, i64 rows) { return round_up(vectors, kPanel) * lanes * rows; }
 };
 
 struct Group {
@@ -39,6 +39,12 @@ template <class T>
 RRSIS_INLINE Group group_of(const TokenPixelArgs& a, const Shape<T>& s, i64 g) {
   const i64 head0 = g * s.group_heads, heads = smaller(s.group_heads, a.H - head0);
   return {head0, heads, head0 * a.L, heads * a.L};
+}
+
+// The same place in the accumulators of another chunk.
+template <class T>
+RRSIS_INLINE T* at_chunk(T* first, size_t bytes, i64 chunk) {
+  return (T*)((char*)first + chunk * bytes);
 }
 
 struct Span {
@@ -62,11 +68,35 @@ RRSIS_INLINE const void* token_row(const TokenView* banks, const TokenPixelArgs&
   return element(v.data, sample * v.batch + (head % a.bank_heads) * v.head + l * v.row, dtype);
 }
 
+// Token rows as the products read them: the tensor itself where it can be read in place, else a copy of padded rows.
 template <class T>
-void load_tokens(T* dst, i64 padded, const TokenView* banks, const TokenPixelArgs& a, i64 sample, i64 channels) {
-  for (i64 h = 0; h < a.H; ++h)
-    for (i64 l = 0; l < a.L; ++l, dst += padded)
-      load_row<T>(dst, token_row(banks, a, sample, h, l, a.dtype), a.dtype, channels, padded);
+struct Rows {
+  const T* data;
+  i64 ld;
+};
+template <class T>
+RRSIS_INLINE bool plain_tokens(const TokenView& v, const TokenPixelArgs& a, i64 channels) {
+  return v.data && a.banks == 1 && a.dtype == DTypeOf<T>::value && channels % Types<T>::lanes == 0 && (a.H <= 1 || v.head == a.L * v.row);
+}
+template <class T>
+Rows<T> token_rows(const TokenView* banks, const TokenPixelArgs& a, i64 sample, i64 channels, T* copy, bool fill) {
+  if (plain_tokens<T>(banks[0], a, channels)) return {(const T*)banks[0].data + sample * banks[0].batch, banks[0].row};
+  const i64 padded = round_up(channels, Types<T>::lanes);
+  for (i64 row = 0; fill && row < a.H * a.L; ++row)
+    load_row<T>(copy + row * padded, token_row(banks, a, sample, row / a.L, row % a.L, a.dtype), a.dtype, channels, padded);
+  return {copy, padded};
+}
+// One token row in the compute type, padded with zeros: in place where it can be, else through `copy`.
+template <class T>
+const T* token_row_as(const TokenView* banks, const TokenPixelArgs& a, i64 sample, i64 row, i64 channels, T* copy) {
+  const void* src = token_row(banks, a, sample, row / a.L, row % a.L, a.dtype);
+  if (src && a.dtype == DTypeOf<T>::value && channels % Types<T>::lanes == 0) return (const T*)src;
+  load_row<T>(copy, src, a.dtype, channels, round_up(channels, Types<T>::lanes));
+  return copy;
+}
+template <class T>
+i64 token_copy_size(const TokenView* banks, const TokenPixelArgs& a, i64 channels) {
+  return plain_tokens<T>(banks[0], a, channels) ? 0 : a.H * a.L * round_up(channels, Types<T>::lanes);
 }
 
 template <class T>
@@ -82,18 +112,27 @@ RRSIS_INLINE void load_token_mask(uint8_t* dst, const TokenPixelArgs& a, i64 sam
   for (i64 l = 0; l < a.L; ++l) dst[l] = mask ? mask[sample * a.token_mask.batch + l] != 0 : 1;
 }
 
-// Rows of a tile that the products can read: the tensor itself where dtype and width allow it, else a copy.
+// A tile of pixels in the two layouts that the products read: channels by pixels for scores, pixels by channels (where
+// `keep`) for sums over pixels. Rows that cannot be read in place are converted through `copy`.
 template <class T>
-struct Rows {
-  const T* data;
-  i64 ld;
-};
-template <class T>
-Rows<T> tile_rows(const RowView& v, bool plain, T* copy, i64 sample, i64 n0, i64 count, i64 channels, i64 padded, int dtype) {
-  if (plain) return {(const T*)v.data + sample * v.batch + n0 * v.row, v.row};
-  for (i64 n = 0; n < count; ++n)
-    load_row<T>(copy + n * padded, element(v.data, sample * v.batch + (n0 + n) * v.row, dtype), dtype, channels, padded);
-  return {copy, padded};
+void load_tile(const RowView& v, const TokenPixelArgs& a, bool plain, i64 sample, i64 n0, i64 count, i64 channels, T* copy,
+               T* transposed, T* panels, bool keep) {
+  const i64 padded = round_up(channels, Types<T>::lanes);
+  const T* data = copy;
+  i64 ld = padded;
+  if (plain && v.data) {
+    data = (const T*)v.data + sample * v.batch + n0 * v.row, ld = v.row;
+  } else {
+    for (i64 n = 0; n < count; ++n) {
+      const void* src = v.data ? element(v.data, sample * v.batch + (n0 + n) * v.row, a.dtype) : nullptr;
+      load_row<T>(copy + n * padded, src, a.dtype, channels, padded);
+    }
+  }
+  if (keep) {
+    transpose_tile<T, true>(data, ld, count, padded, transposed, panels, kTile);
+  } else {
+    transpose_tile<T, false>(data, ld, count, padded, transposed, panels, kTile);
+  }
 }
 
 // What the pool adds to each pixel's scores: -inf where a pixel is masked or absent, log sigma(+-gate) for twin streams.
@@ -110,7 +149,7 @@ PixelBias<T> pixel_bias(const TokenPixelArgs& a, T* out, i64 sample, i64 n0, i64
   if (!a.gate.data && !a.pixel_mask.data && padded == count) return {nullptr, 0};
   const i64 banks = a.gate.data ? 2 : 1;
   for (i64 bank = 0; bank < banks; ++bank) {
-    T* row = out + bank * kTile;
+    T* row = out + bank * kStride;
     if (a.gate.data) {
       load_row<T>(row, element(a.gate.data, sample * a.gate.batch + n0, a.gate_dtype), a.gate_dtype, count, padded);
       for (i64 n = 0; n < padded; n += lanes) {
@@ -126,18 +165,33 @@ PixelBias<T> pixel_bias(const TokenPixelArgs& a, T* out, i64 sample, i64 n0, i64
     }
     for (i64 n = count; n < padded; ++n) row[n] = negative_infinity<T>();
   }
-  return {out, a.gate.data ? kTile : 0};
+  return {out, a.gate.data ? kStride : 0};
 }
 
-// rows x pixels scores of natural token rows against a transposed tile.
+// rows x pixels scores of token rows against a transposed tile.
 template <class T>
-void score(const T* tokens, i64 rows, i64 channels, const T* transposed, i64 vectors, T* out) {
+void score(const Rows<T>& tokens, i64 row0, i64 rows, i64 channels, const T* transposed, i64 vectors, T* out) {
   constexpr i64 width = Shape<T>::width;
+  const T* first = tokens.data + row0 * tokens.ld;
   if (channels == 0) {
-    for (i64 i = 0; i < rows * kTile; ++i) out[i] = 0;
+    for (i64 i = 0; i < rows * kStride; ++i) out[i] = 0;
     return;
   }
   for (i64 c = 0; c < channels; c += kDepth)
-    product<T, along_k>(rows, vectors, smaller(kDepth, channels - c), tokens + c, channels, transposed + c * width,
-                        channels * width, width, out, kTile, c > 0);
+    product<T, along_k>(rows, vectors, smaller(kDepth, channels - c), first + c, tokens.ld, transposed + c * width,
+                        channels * width, width, out, kStride, c > 0);
+}
+
+// sums (+)= weights x tile, the tile kept by load_tile: one row of `channels` per score row.
+template <class T>
+void gather(const T* weights, i64 rows, i64 count, const T* panels, i64 vectors, T* sums, bool accumulate) {
+  constexpr i64 width = Shape<T>::width;
+  product<T, along_k>(rows, vectors, count, weights, kStride, panels, kTile * width, width, sums, vectors * Types<T>::lanes, accumulate);
+}
+
+// pixels (+)= scores^T x packed token rows.
+template <class T>
+void spread(const T* scores, i64 count, i64 rows, const T* packed, i64 vectors, T* pixels, bool accumulate) {
+  constexpr i64 width = Shape<T>::width;
+  product<T, along_m>(count, vectors, rows, scores, kStride, packed, rows * width, width, pixels, vectors * Types<T>::lanes, accumulate);
 }

@@ -5,8 +5,8 @@ struct ForwardSample {  // packed operands of one sample
   T *keys, *values, *bias;
   uint8_t* kept;
   ForwardSample(const TokenPixelArgs& a, const Shape<T>& s, Bump& m) {
-    keys = m.take<T>(s.R * s.Cp);
-    values = m.take<T>(a.paint ? s.packed_size(s.d_vectors, 1) : 0);
+    keys = m.take<T>(token_copy_size<T>(a.keys, a, a.C));
+    values = m.take<T>(a.paint ? s.packed(s.d_vectors, s.R) : 0);
     bias = m.take<T>(s.R);
     kept = m.take<uint8_t>(a.L);
   }
@@ -24,18 +24,18 @@ struct PoolPartial {  // running softmax over the pixels of one chunk
 
 template <class T>
 struct ForwardTile {
-  T *pixels, *transposed, *scores, *weights, *painted, *bias, *lse, *values;
+  T *pixels, *transposed, *panels, *scores, *weights, *painted, *bias, *lse, *row;
   ForwardTile(const TokenPixelArgs& a, const Shape<T>& s, Bump& m) {
     const i64 rows = s.group_rows(a);
     pixels = m.take<T>(s.plain_pixels ? 0 : kTile * s.Cp);
     transposed = m.take<T>(round_up(kTile, s.width) * s.Cp);
-    scores = m.take<T>(rows * kTile);
-    weights = m.take<T>(a.paint && a.pool ? rows * kTile : 0);
-    if (!(a.paint && a.pool)) weights = scores;
+    panels = m.take<T>(a.pool ? s.packed(s.c_vectors, kTile) : 0);
+    scores = m.take<T>(rows * kStride);
+    weights = a.paint && a.pool ? m.take<T>(rows * kStride) : scores;
     painted = m.take<T>(a.paint && !s.plain_painted ? kTile * s.Dp : 0);
-    bias = m.take<T>(2 * kTile);
-    lse = m.take<T>(kTile);
-    values = m.take<T>(a.paint ? s.R * s.Dp : 0);
+    bias = m.take<T>(2 * kStride);
+    lse = m.take<T>(kStride);
+    row = m.take<T>(larger(s.Cp, s.Dp));
   }
 };
 
@@ -55,15 +55,14 @@ void forward_prepare(const TokenPixelArgs& a, i64 sample, const WorkMemory& w) {
   Bump ms{w.samples, 0}, mt{w.thread, 0};
   const ForwardSample<T> p(a, s, ms);
   const ForwardTile<T> t(a, s, mt);
-  load_tokens<T>(p.keys, s.Cp, a.keys, a, sample, a.C);
+  token_rows<T>(a.keys, a, sample, a.C, p.keys, true);
   load_key_bias<T>(p.bias, a, sample);
   load_token_mask(p.kept, a, sample);
-  if (!a.paint) return;
-  load_tokens<T>(t.values, s.Dp, &a.values, a, sample, a.D);
-  for (i64 g = 0; g < s.groups; ++g) {
+  for (i64 g = 0; a.paint && g < s.groups; ++g) {
     const Group r = group_of(a, s, g);
-    pack_panels<T>(p.values + s.panels(s.d_vectors) * s.width * r.row0, r.rows * s.width, 0, t.values + r.row0 * s.Dp, s.Dp,
-                   r.rows, s.d_vectors);
+    T* dst = p.values + s.packed(s.d_vectors, r.row0);
+    for (i64 i = 0; i < r.rows; ++i)
+      pack_row<T>(dst + i * s.width, r.rows * s.width, token_row_as<T>(&a.values, a, sample, r.row0 + i, a.D, t.row), s.d_vectors);
   }
 }
 
@@ -74,8 +73,8 @@ void pool_weights(const TokenPixelArgs& a, const Shape<T>& s, const Group& r, co
   constexpr i64 lanes = Types<T>::lanes;
   for (i64 i = 0; i < r.rows; ++i) {
     const i64 row = r.row0 + i;
-    const T *in = t.scores + i * kTile, *add = extra.data ? extra.data + (r.head0 + i / a.L) / a.bank_heads * extra.stride : nullptr;
-    T* out = t.weights + i * kTile;
+    const T *in = t.scores + i * kStride, *add = extra.data ? extra.data + (r.head0 + i / a.L) / a.bank_heads * extra.stride : nullptr;
+    T* out = t.weights + i * kStride;
     const Vec<T> bias = splat<T>(p.bias[row]);
     Vec<T> top = splat<T>(negative_infinity<T>());
     if (add) {
@@ -118,18 +117,18 @@ void paint_softmax(T* scores, const T* bias, const uint8_t* kept, i64 L, i64 pad
   for (i64 n = 0; n < padded; n += lanes) {
     Vec<T> top = splat<T>(low);
     for (i64 l = 0; l < L; ++l)
-      if (kept[l]) top = maximum<T>(top, load<T>(scores + l * kTile + n) + bias[l]);
+      if (kept[l]) top = maximum<T>(top, load<T>(scores + l * kStride + n) + bias[l]);
     const Vec<T> shift = finite_or_zero<T>(top);
     Vec<T> total{};
     for (i64 l = 0; l < L; ++l) {
-      T* at = scores + l * kTile + n;
+      T* at = scores + l * kStride + n;
       const Vec<T> e = kept[l] ? exponential((load<T>(at) + bias[l]) - shift) : Vec<T>{};
       store<T>(at, e);
       total += e;
     }
     const Vec<T> inverse = total == 0 ? Vec<T>{} : (T)1 / total;
     for (i64 l = 0; l < L; ++l) {
-      T* at = scores + l * kTile + n;
+      T* at = scores + l * kStride + n;
       store<T>(at, load<T>(at) * inverse);
     }
     if (lse) store<T>(lse + n, total == 0 ? splat<T>(low) : shift + logarithm(total));
@@ -138,28 +137,26 @@ void paint_softmax(T* scores, const T* bias, const uint8_t* kept, i64 L, i64 pad
 
 template <class T>
 void forward_tile(const TokenPixelArgs& a, const Shape<T>& s, const ForwardSample<T>& p, const ForwardTile<T>& t,
-                  const PoolPartial<T>& pool, i64 sample, i64 n0, i64 count) {
-  constexpr i64 lanes = Types<T>::lanes;
-  const i64 padded = round_up(count, lanes);
-  const Rows<T> x = tile_rows<T>(a.pixels, s.plain_pixels, t.pixels, sample, n0, count, a.C, s.Cp, a.dtype);
-  transpose_tile<T>(x.data, x.ld, count, s.Cp, t.transposed);
+                  const PoolPartial<T>& pool, i64 sample, i64 n0, i64 count, bool first) {
+  const i64 padded = round_up(count, s.lanes);
+  load_tile<T>(a.pixels, a, s.plain_pixels, sample, n0, count, a.C, t.pixels, t.transposed, t.panels, a.pool);
+  const Rows<T> keys = token_rows<T>(a.keys, a, sample, a.C, p.keys, false);
   const PixelBias<T> extra = a.pool ? pixel_bias<T>(a, t.bias, sample, n0, count) : PixelBias<T>{nullptr, 0};
   T* painted = s.plain_painted ? (T*)a.painted + (sample * a.N + n0) * a.D : t.painted;
   for (i64 g = 0; g < s.groups; ++g) {
     const Group r = group_of(a, s, g);
-    score<T>(p.keys + r.row0 * s.Cp, r.rows, s.Cp, t.transposed, padded / lanes, t.scores);
+    score<T>(keys, r.row0, r.rows, s.Cp, t.transposed, padded / s.lanes, t.scores);
     if (a.pool) {
       pool_weights<T>(a, s, r, p, t, pool, extra, padded);
-      product<T, along_k>(r.rows, s.c_vectors, count, t.weights, kTile, x.data, s.width, x.ld, pool.sums + r.row0 * s.Cp, s.Cp, true);
+      gather<T>(t.weights, r.rows, count, t.panels, s.c_vectors, pool.sums + r.row0 * s.Cp, !first);
     }
     if (a.paint) {
       for (i64 h = 0; h < r.heads; ++h) {
-        paint_softmax<T>(t.scores + h * a.L * kTile, p.bias + r.row0 + h * a.L, p.kept, a.L, padded, t.lse);
+        paint_softmax<T>(t.scores + h * a.L * kStride, p.bias + r.row0 + h * a.L, p.kept, a.L, padded, t.lse);
         T* lse = (T*)a.pixel_lse + (sample * a.H + r.head0 + h) * a.N + n0;
         for (i64 n = 0; n < count; ++n) lse[n] = t.lse[n];
       }
-      product<T, along_m>(count, s.d_vectors, r.rows, t.scores, kTile, p.values + s.panels(s.d_vectors) * s.width * r.row0,
-                          r.rows * s.width, s.width, painted, s.Dp, g > 0);
+      spread<T>(t.scores, count, r.rows, p.values + s.packed(s.d_vectors, r.row0), s.d_vectors, painted, g > 0);
     }
   }
   if (a.paint && !s.plain_painted)
@@ -174,64 +171,50 @@ void forward_chunk(const TokenPixelArgs& a, i64 sample, i64 chunk, const WorkMem
   const ForwardSample<T> p(a, s, ms);
   const PoolPartial<T> pool(a, s, mp);
   const ForwardTile<T> t(a, s, mt);
-  if (a.pool) {
-    __builtin_memset(pool.sums, 0, s.R * s.Cp * sizeof(T));
-    for (i64 i = 0; i < s.R; ++i) pool.maximum[i] = negative_infinity<T>(), pool.total[i] = 0;
-  }
+  for (i64 i = 0; a.pool && i < s.R; ++i) pool.maximum[i] = negative_infinity<T>(), pool.total[i] = 0;
   const Span span = chunk_span(a, chunk);
   const i64 step = tile_length(span.end - span.begin, s.lanes);
-  for (i64 n = span.begin; n < span.end; n += step) forward_tile<T>(a, s, p, t, pool, sample, n, smaller(step, span.end - n));
+  for (i64 n = span.begin; n < span.end; n += step)
+    forward_tile<T>(a, s, p, t, pool, sample, n, smaller(step, span.end - n), n == span.begin);
 }
 
-// One row's chunks, in their order, as a sum and a total about their common maximum.
-template <class T>
-struct CombinedRow {
-  T *sums, maximum, total;  // sums: null without chunks
-};
-template <class T>
-CombinedRow<T> combine_row(const TokenPixelArgs& a, const Shape<T>& s, char* partials, size_t bytes, i64 row) {
-  T top = negative_infinity<T>();
-  for (i64 i = 0; i < a.chunks; ++i) {
-    Bump m{partials + i * bytes, 0};
-    const T v = PoolPartial<T>(a, s, m).maximum[row];
-    top = v > top ? v : top;
-  }
-  CombinedRow<T> r = {nullptr, top == negative_infinity<T>() ? 0 : top, 0};
-  for (i64 i = 0; i < a.chunks; ++i) {
-    Bump m{partials + i * bytes, 0};
-    const PoolPartial<T> pool(a, s, m);
-    const T factor = exponential_of<T>(pool.maximum[row] - r.maximum);
-    T* from = pool.sums + row * s.Cp;
-    r.total += pool.total[row] * factor;
-    if (!r.sums) {
-      r.sums = from;
-      for (i64 c = 0; c < s.Cp; c += s.lanes) store<T>(from + c, load<T>(from + c) * factor);
-    } else {
-      for (i64 c = 0; c < s.Cp; c += s.lanes) store<T>(r.sums + c, load<T>(r.sums + c) + load<T>(from + c) * factor);
-    }
-  }
-  return r;
-}
-
-// Combines the chunks of a sample into the pooled tokens; a token without pixels gets zeros.
+// Combines the chunks of a sample, in their order, into the pooled tokens; a token without pixels gets zeros.
 template <class T>
 void forward_finish(const TokenPixelArgs& a, i64 sample, const WorkMemory& w) {
   if (!a.pool) return;
   const Shape<T> s(a);
   const size_t bytes = forward_sizes<T>(a).partial;
+  Bump mp{w.partials, 0}, mt{w.thread, 0};
+  const PoolPartial<T> first(a, s, mp);
+  const ForwardTile<T> t(a, s, mt);
+  const bool plain = s.plain_pixels;  // pooled rows are as wide as pixels
   for (i64 row = 0; row < s.R; ++row) {
-    const CombinedRow<T> r = combine_row<T>(a, s, w.partials, bytes, row);
+    T top = negative_infinity<T>(), total = 0, factors[kMostChunks];
+    for (i64 i = 0; i < a.chunks; ++i) {
+      const T v = *at_chunk(first.maximum + row, bytes, i);
+      top = v > top ? v : top;
+    }
+    const T shift = top == negative_infinity<T>() ? 0 : top;
+    for (i64 i = 0; i < a.chunks; ++i) {
+      factors[i] = exponential_of<T>(*at_chunk(first.maximum + row, bytes, i) - shift);
+      total += *at_chunk(first.total + row, bytes, i) * factors[i];
+    }
     T* stats = (T*)a.pool_stats + (sample * s.R + row) * 2;
-    stats[0] = r.maximum;
-    stats[1] = r.total;
+    stats[0] = shift;
+    stats[1] = total;
     const i64 head = row / a.L, bank = head / a.bank_heads;
     void* out = element(a.pooled[bank], ((sample * a.bank_heads + head % a.bank_heads) * a.L + row % a.L) * a.C, a.dtype);
-    if (r.total == 0) {
+    if (total == 0) {
       __builtin_memset(out, 0, a.C * item_bytes(a.dtype));
       continue;
     }
-    const T inverse = (T)1 / r.total;
-    for (i64 c = 0; c < s.Cp; c += s.lanes) store<T>(r.sums + c, load<T>(r.sums + c) * inverse);
-    store_row<T>(out, r.sums, a.dtype, a.C);
+    for (i64 i = 0; i < a.chunks; ++i) factors[i] /= total;
+    T* sums = plain ? (T*)out : t.row;
+    for (i64 c = 0; c < s.Cp; c += s.lanes) {
+      Vec<T> sum{};
+      for (i64 i = 0; i < a.chunks; ++i) sum += load<T>(at_chunk(first.sums + row * s.Cp + c, bytes, i)) * factors[i];
+      store<T>(sums + c, sum);
+    }
+    if (!plain) store_row<T>(out, sums, a.dtype, a.C);
   }
 }
