@@ -173,8 +173,8 @@ class ImageDetail(nn.Module):
         )
 
     def forward(self, images: Tensor) -> Tensor:
-        """(B, 3, H, W) → (B, dim, H/2, W/2)."""
-        return self.layers(images)
+        """(B, 3, H, W) → (B, H/2, W/2, dim)."""
+        return self.layers(images).permute(0, 2, 3, 1).contiguous()
 
 
 class JointHead(nn.Module):
@@ -203,7 +203,7 @@ class JointHead(nn.Module):
 
         Args:
             state: pixel map (B, h, w, C) and queries.
-            detail: (B, detail_dim, 2h, 2w), or None.
+            detail: (B, 2h, 2w, detail_dim), or None.
 
         Returns:
             Target and background logits, (B, h, w) each, or (B, 2h, 2w) with detail; without a background stream its
@@ -211,15 +211,21 @@ class JointHead(nn.Module):
         """
         embedding = self.embedding(self.query_norm(state.queries)) * self.scale
         features = self.pixel_norm(state.pixels)
-        if self.spread is None:
-            features = features.permute(0, 3, 1, 2)
-        else:
-            features = F.relu(F.pixel_shuffle(self.spread(features).permute(0, 3, 1, 2), 2) + detail)
-        logits = (embedding @ features.flatten(2)).unflatten(-1, features.shape[-2:])
-        target = logits[:, : self.num_queries].logsumexp(1) + self.target_bias
+        if self.spread is not None:
+            features = F.relu(_spread(self.spread(features)) + detail)
+        logits = embedding @ features.flatten(1, 2).transpose(1, 2)
+        streams = logits.unflatten(1, (-1, self.num_queries)).logsumexp(2).unflatten(-1, features.shape[1:3])
+        target = streams[:, 0] + self.target_bias
         if self.background_bias is None:
             return target, -target
-        return target, logits[:, self.num_queries :].logsumexp(1) + self.background_bias
+        return target, streams[:, 1] + self.background_bias
+
+
+def _spread(features: Tensor) -> Tensor:
+    """(B, h, w, 4·C) → (B, 2h, 2w, C): each pixel's channels become the four pixels in its place."""
+    batch, height, width, channels = features.shape
+    spread = features.view(batch, height, width, 2, 2, channels // 4).permute(0, 1, 3, 2, 4, 5)
+    return spread.reshape(batch, 2 * height, 2 * width, channels // 4)
 
 
 class DecoderOutput(NamedTuple):

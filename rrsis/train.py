@@ -29,16 +29,17 @@ from rrsis.visualization import SampleRow, save_curves, save_sample_grid
 
 RECIPES: dict[str, dict[str, Any]] = {
     "tiny": {
-        "max_steps": 850,
-        "per_device_train_batch_size": 32,
+        "max_steps": 1150,
+        # From scratch, many small steps learn faster than few large ones: 16 a step beats 32 at equal samples.
+        "per_device_train_batch_size": 16,
         "per_device_eval_batch_size": 50,
         "learning_rate": 1e-3,
         "weight_decay": 0.02,
         "adam_beta2": 0.98,
         "warmup_steps": 0.06,
-        "eval_steps": 0.125,
-        "save_steps": 0.125,
-        "logging_steps": 10,
+        "eval_steps": 0.25,
+        "save_steps": 0.25,
+        "logging_steps": 20,
     },
     "base": {
         "num_train_epochs": 40,
@@ -67,7 +68,7 @@ class DataArguments:
         default=None, metadata={"help": "Folder of the data set, as published; not for the synthetic one."}
     )
     train_scenes: int = field(default=4000, metadata={"help": "Scenes to train on; synthetic data only."})
-    val_scenes: int = field(default=100, metadata={"help": "Scenes that choose the best weights; synthetic data only."})
+    val_scenes: int = field(default=60, metadata={"help": "Scenes that choose the best weights; synthetic data only."})
     test_scenes: int = field(default=250, metadata={"help": "Held-out scenes; synthetic data only."})
 
 

@@ -32,14 +32,14 @@ class SynthConfig:
     """
 
     image_size: int = 128
-    objects: tuple[int, int] = (3, 8)
-    distractors: tuple[int, int] = (1, 3)
+    objects: tuple[int, int] = (3, 6)
+    distractors: tuple[int, int] = (1, 2)
     same_class: int = 0
     expressions: int = 4
-    kinds: tuple[float, ...] = (0.20, 0.22, 0.17, 0.15, 0.14, 0.12)
-    object_scale: float = 1.0
+    kinds: tuple[float, ...] = (0.20, 0.24, 0.17, 0.13, 0.14, 0.12)
+    object_scale: float = 1.25
     min_side: float = 5.0
-    lookalike: float = 0.3
+    lookalike: float = 0.25
     clutter: int = 8
     texture: float = 1.0
     noise: float = 3.0

@@ -126,7 +126,7 @@ def test_categories_and_sizes():
     assert areas.max() > 1200
     numbers = [len(data.plan(index)[0].objects) for index in range(300)]
     assert min(numbers) >= 3
-    assert max(numbers) == 8
+    assert max(numbers) == 6
     assert np.mean(numbers) > 4.5
 
 
@@ -254,24 +254,16 @@ def test_the_data_set_is_pinned():
     # Figures are published on these very scenes: whoever changes them on purpose changes this and measures anew.
     data = SynthRRSIS("train", 2)
     layout, statements = data.plan(0)
-    assert [item.category for item in layout.objects] == ["windmill"] * 3 + ["storage tank"] * 3 + [
-        "windmill",
-        "vehicle",
-    ]
-    np.testing.assert_allclose(layout.objects[0].position, (59.98, 33.36), atol=0.01)
+    assert [item.category for item in layout.objects] == ["windmill"] * 2 + ["storage tank"] * 4
+    np.testing.assert_allclose(layout.objects[0].position, (32.28, 91.62), atol=0.01)
     assert [statement.text for statement in statements] == [
-        "the uppermost wind turbine",
-        "the car",
-        "the tank at the top left",
-        "the white storage tank",
+        "the lowest windmill",
+        "the uppermost green storage tank",
+        "the white tank",
+        "the windmill below the white storage tank",
     ]
-    assert data.expressions[4:] == [
-        "the storage tank on the left of the blue ship",
-        "the leftmost ship",
-        "the green ship",
-        "the bridge",
-    ]
+    assert data.expressions[4:] == ["the bridge", "the leftmost ship", "the ship nearest to the bridge", "the vehicle"]
     # Pixels are pinned loosely: Pillow may move an edge.
     scene = data.scene(0)
-    assert scene.image.mean() == pytest.approx(118.4, abs=0.5)
-    assert (scene.label_map > 0).mean() == pytest.approx(0.0763, abs=0.002)
+    assert scene.image.mean() == pytest.approx(114.8, abs=0.5)
+    assert (scene.label_map > 0).mean() == pytest.approx(0.0896, abs=0.002)

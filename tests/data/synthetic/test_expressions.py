@@ -91,7 +91,7 @@ def test_default_mix(default):
     shares = {kind: kinds[kind] / kinds.total() for kind in KINDS}
     assert set(kinds) == set(KINDS)
     assert 0.18 <= shares["relation"] + shares["combined"] <= 0.32
-    assert all(share > 0.08 for share in shares.values())
+    assert all(share > 0.05 for share in shares.values())
 
 
 def test_many_scenes_have_several_of_a_class(default):
