@@ -101,6 +101,6 @@ def _first_error(log: str) -> str:
     """The first line of a build log that states an error, or the last line of it."""
     lines = [line.strip() for line in log.splitlines() if line.strip()]
     for line in lines:
-        if re.search(r"\b(error|fatal)\b", line) and not line.startswith("FAILED:"):
+        if re.search(r"\b(error|fatal|cannot find|undefined reference)\b", line) and not line.startswith("FAILED:"):
             return line[:400]
     return lines[-1][:400] if lines else ""

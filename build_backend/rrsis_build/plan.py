@@ -165,7 +165,7 @@ def cuda_steps(places: Places, torch: TorchInstall, cxx: CxxCompiler, nvcc: Cuda
     libraries = [
         f"-L{torch.library_dir}",
         *("-ltorch_cpu", "-ltorch_cuda"),
-        f"-L{nvcc.home / 'lib64'}",
+        *(f"-L{folder}" for folder in nvcc.library_dirs),
         "-lcudart",
     ]
     link = [*cxx.command, "-shared", "-Wl,--as-needed"]

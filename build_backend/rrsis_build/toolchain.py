@@ -48,6 +48,12 @@ class CudaCompiler:
     home: Path
     version: str
 
+    @property
+    def library_dirs(self) -> list[Path]:
+        """Folders of the toolkit that may hold its run-time library."""
+        candidates = [self.home / "lib64", self.home / "lib", *sorted(self.home.glob("targets/*/lib"))]
+        return [folder for folder in candidates if folder.is_dir()]
+
 
 def find_cxx() -> CxxCompiler:
     """The C++ compiler: ``CXX`` if it is set, otherwise the first of c++, g++ and clang++ that compiles.
@@ -111,12 +117,10 @@ def find_nvcc() -> CudaCompiler:
         if on_path := shutil.which("nvcc"):
             homes.append(Path(on_path).resolve().parent.parent)
         homes.append(Path("/usr/local/cuda"))
-    for home in homes:
-        nvcc = home / "bin" / "nvcc"
-        if nvcc.is_file():
-            break
-    else:
-        raise CannotBuildError(f"nvcc not found (looked in {', '.join(str(home) for home in homes)})")
+    home = next((home for home in homes if _is_toolkit(home)), None)
+    if home is None:
+        raise CannotBuildError(f"nvcc and its headers not found (looked in {', '.join(str(home) for home in homes)})")
+    nvcc = home / "bin" / "nvcc"
     try:
         result = subprocess.run([str(nvcc), "--version"], capture_output=True, text=True, timeout=60, check=False)
     except (OSError, subprocess.TimeoutExpired) as error:
@@ -125,6 +129,12 @@ def find_nvcc() -> CudaCompiler:
     if match is None:
         raise CannotBuildError(f"nvcc does not tell its version (exit code {result.returncode})")
     return CudaCompiler(nvcc, home, match[1])
+
+
+def _is_toolkit(home: Path) -> bool:
+    """Whether a folder holds a CUDA toolkit: a program named nvcc alone may be a script that starts one elsewhere."""
+    headers = [home / "include", *home.glob("targets/*/include")]
+    return (home / "bin" / "nvcc").is_file() and any((folder / "cuda_runtime.h").exists() for folder in headers)
 
 
 def require_matching_cuda(nvcc: CudaCompiler, torch: TorchInstall) -> None:

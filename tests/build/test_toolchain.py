@@ -33,17 +33,32 @@ def test_cxx_may_carry_arguments(monkeypatch):
     assert toolchain.find_cxx().command == (compiler, "-O1")
 
 
+def toolkit(home: Path) -> Path:
+    """A CUDA toolkit of which nothing but its version works; its nvcc."""
+    for name in ("include/cuda_runtime.h", "lib64/libcudart.so"):
+        (home / name).parent.mkdir(parents=True)
+        (home / name).touch()
+    return script(home / "bin" / "nvcc", "echo 'Cuda compilation tools, release 13.1, V13.1.5'")
+
+
 def test_nvcc_is_found_and_asked_for_its_version(tmp_path, monkeypatch):
-    script(tmp_path / "bin" / "nvcc", "echo 'Cuda compilation tools, release 13.1, V13.1.5'")
+    toolkit(tmp_path)
     monkeypatch.setenv("CUDA_HOME", str(tmp_path))
     nvcc = toolchain.find_nvcc()
-    assert (nvcc.version, nvcc.home) == ("13.1", tmp_path)
+    assert (nvcc.version, nvcc.home, nvcc.library_dirs) == ("13.1", tmp_path, [tmp_path / "lib64"])
+
+
+def test_a_script_that_starts_nvcc_is_no_toolkit(tmp_path, monkeypatch):
+    """Its folder has neither headers nor libraries, so a link would fail."""
+    script(tmp_path / "bin" / "nvcc", f"exec {toolkit(tmp_path / 'cuda')} $@")
+    assert not toolchain._is_toolkit(tmp_path)
+    assert toolchain._is_toolkit(tmp_path / "cuda")
 
 
 def test_a_missing_nvcc_is_named(tmp_path, monkeypatch):
     monkeypatch.setenv("CUDA_HOME", str(tmp_path))
     monkeypatch.delenv("CUDA_PATH", raising=False)
-    with pytest.raises(CannotBuildError, match="nvcc not found"):
+    with pytest.raises(CannotBuildError, match="nvcc and its headers not found"):
         toolchain.find_nvcc()
 
 
