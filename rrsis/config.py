@@ -146,7 +146,7 @@ def _tiny(**overrides: Any) -> BTDNetConfig:
             "decoder_heads": 4,
             "decoder_ffn_dim": 128,
             "num_queries": 4,
-            "detail_dim": 8,
+            "detail_dim": 16,
             "loss_stride": 1,
             **overrides,
         }

@@ -32,14 +32,14 @@ class SynthConfig:
     """
 
     image_size: int = 128
-    objects: tuple[int, int] = (3, 6)
-    distractors: tuple[int, int] = (1, 2)
+    objects: tuple[int, int] = (3, 5)
+    distractors: tuple[int, int] = (0, 2)
     same_class: int = 0
     expressions: int = 4
-    kinds: tuple[float, ...] = (0.20, 0.24, 0.17, 0.13, 0.14, 0.12)
+    kinds: tuple[float, ...] = (0.26, 0.26, 0.17, 0.12, 0.10, 0.09)
     object_scale: float = 1.25
     min_side: float = 5.0
-    lookalike: float = 0.25
+    lookalike: float = 0.2
     clutter: int = 8
     texture: float = 1.0
     noise: float = 3.0

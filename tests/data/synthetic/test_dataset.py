@@ -126,8 +126,8 @@ def test_categories_and_sizes():
     assert areas.max() > 1200
     numbers = [len(data.plan(index)[0].objects) for index in range(300)]
     assert min(numbers) >= 3
-    assert max(numbers) == 6
-    assert np.mean(numbers) > 4.5
+    assert max(numbers) == 5
+    assert np.mean(numbers) > 4
 
 
 @pytest.mark.parametrize("category", list(CATEGORIES))
@@ -254,16 +254,16 @@ def test_the_data_set_is_pinned():
     # Figures are published on these very scenes: whoever changes them on purpose changes this and measures anew.
     data = SynthRRSIS("train", 2)
     layout, statements = data.plan(0)
-    assert [item.category for item in layout.objects] == ["windmill"] * 2 + ["storage tank"] * 4
-    np.testing.assert_allclose(layout.objects[0].position, (32.28, 91.62), atol=0.01)
+    assert [item.category for item in layout.objects] == ["windmill"] + ["storage tank"] * 4
+    np.testing.assert_allclose(layout.objects[0].position, (60.31, 36.17), atol=0.01)
     assert [statement.text for statement in statements] == [
-        "the lowest windmill",
-        "the uppermost green storage tank",
-        "the white tank",
-        "the windmill below the white storage tank",
+        "the large storage tank",
+        "the wind turbine",
+        "the red tank",
+        "the leftmost storage tank",
     ]
-    assert data.expressions[4:] == ["the bridge", "the leftmost ship", "the ship nearest to the bridge", "the vehicle"]
+    assert data.expressions[4:] == ["the bridge", "the ship next to the bridge", "the vehicle", "the rightmost boat"]
     # Pixels are pinned loosely: Pillow may move an edge.
     scene = data.scene(0)
-    assert scene.image.mean() == pytest.approx(114.8, abs=0.5)
-    assert (scene.label_map > 0).mean() == pytest.approx(0.0896, abs=0.002)
+    assert scene.image.mean() == pytest.approx(117.0, abs=0.5)
+    assert (scene.label_map > 0).mean() == pytest.approx(0.0911, abs=0.002)
