@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -11,6 +12,9 @@ from torch.nn import functional as F
 from rrsis.config import BTDNetConfig
 from rrsis.positions import sine_positions
 from rrsis_kernels import nn as kernel_nn
+
+START_LOGIT = 4.0
+"""Where the streams' logits start: 2% target, 98% background, about what images show."""
 
 
 class PixelDecoder(nn.Module):
@@ -193,9 +197,11 @@ class JointHead(nn.Module):
         out = config.detail_dim or dim
         self.embedding = nn.Sequential(nn.Linear(dim, dim), nn.ReLU(), nn.Linear(dim, out))
         self.spread = nn.Linear(dim, 4 * out) if config.detail_dim else None
-        # At the start most of an image is background: say so, or the first steps are spent on learning it.
-        self.target_bias = nn.Parameter(torch.full((), -2.0))
-        self.background_bias = nn.Parameter(torch.full((), 2.0)) if config.use_twin_stream else None
+        # At the start most of an image is background: say so, or the first steps are spent on learning it. The count
+        # undoes what logsumexp adds where K queries agree.
+        count = math.log(config.num_queries)
+        self.target_bias = nn.Parameter(torch.tensor(-START_LOGIT - count))
+        self.background_bias = nn.Parameter(torch.tensor(START_LOGIT - count)) if config.use_twin_stream else None
         self.scale = out**-0.5
 
     def forward(self, state: DecoderState, detail: Tensor | None) -> tuple[Tensor, Tensor]:
