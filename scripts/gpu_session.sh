@@ -68,10 +68,15 @@ step "info" 60 "$python" -m rrsis_kernels.info
 cp -f rrsis_kernels/_build_status.json "$out/" 2>/dev/null
 
 step "tests on the GPU" 240 "$python" -m pytest -q -m gpu tests/kernels tests/build --junitxml="$out/gpu_tests.xml"
-# The processor matters as well: the tests of the C++ kernels run every instruction set that it has.
-step "tests on the CPU" 300 "$python" -m pytest -q -m "not gpu" tests/kernels --junitxml="$out/cpu_tests.xml"
 step "benchmarks" 240 "$python" -m pytest -q benchmarks --benchmark-only --benchmark-json="$out/benchmarks.json"
 step "profile" 120 "$python" scripts/profile_operators.py --device "$device" --out "$out/profile.txt"
+# The processor matters as well: the tests of the C++ kernels run every instruction set that it has.
+workers=()
+if [ "$(nproc)" -ge 8 ] && "$python" -c 'import xdist' 2>/dev/null; then
+    workers=(-n 6)
+    export OMP_NUM_THREADS=2
+fi
+step "tests on the CPU" 300 "$python" -m pytest -q "${workers[@]}" -m "not gpu" tests/kernels --junitxml="$out/cpu_tests.xml"
 
 echo
 echo "== summary ($device)"
