@@ -29,8 +29,10 @@ class BTDNetConfig(PreTrainedConfig):
         decoder_heads: attention heads in the decoder.
         decoder_ffn_dim: hidden width of the decoder's feed-forward parts.
         num_queries: queries K per stream.
-        detail_dim: channels of the image's detail at 1/2 of its size, where the masks are then predicted; 0 predicts
-            them at 1/4.
+        pixel_map_stride: the decoder's pixel map lies at 1/4 or at 1/8 of the image. At 1/8 a layer costs a quarter,
+            and the first stage's features join at the prediction, which then needs `detail_dim`.
+        detail_dim: channels of what is known at 1/2 of the image, where the masks are then predicted; 0 predicts them
+            at the pixel map's size.
         gate_clamp: largest magnitude of the gate's logit.
         detach_gate: stop the gradient at the gate.
         use_bsc: fuse the modalities in the encoder (off: the words reach the pixels in the decoder only).
@@ -72,6 +74,7 @@ class BTDNetConfig(PreTrainedConfig):
     decoder_heads: int = 8
     decoder_ffn_dim: int = 1024
     num_queries: int = 8
+    pixel_map_stride: int = 4
     detail_dim: int = 0
     gate_clamp: float = 6.0
     detach_gate: bool = True
@@ -110,6 +113,10 @@ class BTDNetConfig(PreTrainedConfig):
             raise ValueError(
                 f"decoder_dim must be divisible by 4 and by decoder_heads={self.decoder_heads}; got {self.decoder_dim}"
             )
+        if self.pixel_map_stride not in (4, 8):
+            raise ValueError(f"pixel_map_stride must be 4 or 8; got {self.pixel_map_stride}")
+        if self.pixel_map_stride == 8 and not self.detail_dim:
+            raise ValueError("pixel_map_stride=8 needs detail_dim: masks predicted at 1/8 lose small objects; got 0")
         if self.loss_stride not in (1, 2):
             raise ValueError(f"loss_stride must be 1 or 2; got {self.loss_stride}")
         if self.image_size % 32:
@@ -146,6 +153,7 @@ def _tiny(**overrides: Any) -> BTDNetConfig:
             "decoder_heads": 4,
             "decoder_ffn_dim": 128,
             "num_queries": 4,
+            "pixel_map_stride": 8,
             "detail_dim": 16,
             "loss_stride": 1,
             **overrides,

@@ -11,17 +11,21 @@ from torch.nn import functional as F
 
 from rrsis.config import BTDNetConfig
 from rrsis.positions import sine_positions
+from rrsis_kernels import bidirectional_spatial_correlation
 from rrsis_kernels import nn as kernel_nn
+
+NUM_MEMORIES = 3
+"""Maps that the queries read: at 1/32, 1/16 and 1/8."""
 
 START_LOGIT = 4.0
 """Where the streams' logits start: 2% target, 98% background, about what images show."""
 
 
 class PixelDecoder(nn.Module):
-    """Feature pyramid (arXiv 1612.03144): memories at 1/32, 1/16 and 1/8, and a pixel map at 1/4.
+    """Feature pyramid (arXiv 1612.03144): memories at 1/32, 1/16 and 1/8, and perhaps a pixel map at 1/4.
 
     Args:
-        channels: channels of the four stages, fine to coarse.
+        channels: channels of the stages, fine to coarse.
         dim: channels of every output.
     """
 
@@ -34,7 +38,7 @@ class PixelDecoder(nn.Module):
                 nn.Conv2d(dim, dim, 3, padding=1, groups=dim, bias=False),
                 nn.Conv2d(dim, dim, 1, bias=False),
                 nn.GroupNorm(8, dim),
-                nn.ReLU(),
+                nn.ReLU(inplace=True),
             )
             for _ in channels
         )
@@ -54,7 +58,7 @@ class Perceptron(nn.Sequential):
     """Two linear layers with a ReLU between them."""
 
     def __init__(self, dim: int, hidden: int) -> None:
-        super().__init__(nn.Linear(dim, hidden), nn.ReLU(), nn.Linear(hidden, dim))
+        super().__init__(nn.Linear(dim, hidden), nn.ReLU(inplace=True), nn.Linear(hidden, dim))
 
 
 class PixelUpdate(nn.Module):
@@ -96,11 +100,18 @@ class DecoderState(NamedTuple):
 
     Attributes:
         pixels: the pixel map P, (B, h, w, C).
+        normed: P with each pixel's channels normalised, (B, h·w, C); every reader of P starts from it.
         queries: target queries, then background queries, (B, 2K, C).
     """
 
     pixels: Tensor
+    normed: Tensor
     queries: Tensor
+
+    @classmethod
+    def of(cls, pixels: Tensor, queries: Tensor) -> DecoderState:
+        """Normalises the pixels; without weights, since a linear layer follows wherever they are read."""
+        return cls(pixels, F.layer_norm(pixels.flatten(1, 2), pixels.shape[-1:]), queries)
 
 
 class TwinStreamLayer(nn.Module):
@@ -123,7 +134,6 @@ class TwinStreamLayer(nn.Module):
         self.contrast = Attention(dim, heads)
         self.mlp_norm = nn.LayerNorm(dim)
         self.mlp = Perceptron(dim, config.decoder_ffn_dim)
-        self.paint_pixel_norm = nn.LayerNorm(dim)
         self.paint_query_norm = nn.LayerNorm(dim)
         self.paint = kernel_nn.BidirectionalSpatialCorrelation(
             dim, dim, dim, heads, order=config.bsc_order, direction="paint"
@@ -147,7 +157,7 @@ class TwinStreamLayer(nn.Module):
         normed = self.self_norm(queries)
         queries = queries + self.contrast(normed, normed)
         queries = queries + self.mlp(self.mlp_norm(queries))
-        return DecoderState(self._write(state.pixels, queries), queries)
+        return DecoderState.of(self._write(state, queries), queries)
 
     def _read(self, queries: Tensor, memory: Tensor, gate: Tensor | None) -> Tensor:
         _, height, width, channels = memory.shape
@@ -159,33 +169,49 @@ class TwinStreamLayer(nn.Module):
         out = self.pool(pixels, streams[0], streams[-1], gate=gate)
         return torch.cat(out[: len(streams)], dim=1)
 
-    def _write(self, pixels: Tensor, queries: Tensor) -> Tensor:
-        batch, height, width, channels = pixels.shape
-        reader = self.paint_pixel_norm(pixels.flatten(1, 2))
-        reader = reader + sine_positions(height, width, channels, reader)
+    def _write(self, state: DecoderState, queries: Tensor) -> Tensor:
+        height, width, channels = state.pixels.shape[1:]
+        reader = state.normed + sine_positions(height, width, channels, state.normed)
         painted = self.paint(reader, self.paint_query_norm(queries)).painted
-        return self.update(pixels + painted.view(batch, height, width, channels))
+        return self.update(state.pixels + painted.view(state.pixels.shape))
 
 
-class ImageDetail(nn.Module):
-    """What the image shows at 1/2 of its size: edges that a map at 1/4 has lost."""
+class FineDetail(nn.Module):
+    """What is known at 1/2 of the image whatever the queries say: edges that a coarser pixel map has lost.
 
-    def __init__(self, dim: int) -> None:
+    The image's own part comes from one linear layer over its 4×4 patches, which gives the four places at 1/2 that share
+    a place at 1/4; where the pixel map is coarser than 1/4, the first stage's features add to it.
+
+    Args:
+        config: the model's configuration.
+        channels: channels of the first stage.
+    """
+
+    def __init__(self, config: BTDNetConfig, channels: int) -> None:
         super().__init__()
-        self.layers = nn.Sequential(
-            nn.Conv2d(3, dim, 3, stride=2, padding=1), nn.ReLU(), nn.Conv2d(dim, dim, 3, padding=1)
-        )
+        self.dim = config.detail_dim
+        self.ratio = config.pixel_map_stride // 4
+        self.patches = nn.Linear(3 * 4 * 4, 4 * self.dim)
+        self.features = None
+        if self.ratio > 1:
+            self.features = nn.Sequential(nn.LayerNorm(channels), nn.Linear(channels, 4 * self.dim, bias=False))
 
-    def forward(self, images: Tensor) -> Tensor:
-        """(B, 3, H, W) → (B, H/2, W/2, dim)."""
-        return self.layers(images).permute(0, 2, 3, 1).contiguous()
+    def forward(self, images: Tensor, features: Tensor) -> Tensor:
+        """Images (B, 3, H, W), features (B, H/4, W/4, C) → (B, h·w, places · dim), places row by row in a pixel."""
+        detail = self.patches(F.pixel_unshuffle(images, 4).permute(0, 2, 3, 1))
+        if self.features is not None:
+            detail = detail + self.features(features)
+        detail = detail.unflatten(3, (2, 2, self.dim))
+        detail = detail.unflatten(2, (-1, self.ratio)).unflatten(1, (-1, self.ratio))
+        # (B, h, ratio, w, ratio, 2, 2, dim): rows of the coarse and of the fine step together, then columns.
+        return detail.permute(0, 1, 3, 2, 5, 4, 6, 7).flatten(3).flatten(1, 2)
 
 
 class JointHead(nn.Module):
     """Mask embeddings of both streams against the pixel map: z_t and z_b.
 
-    With `detail_dim` the pixel map is spread to 1/2 of the image (each pixel into four), joined with the image's own
-    detail there, and the masks are predicted at that size; thin objects need it. Without, they are predicted at 1/4.
+    With `detail_dim` the pixel map is spread to 1/2 of the image (each pixel into a square of places), joined with what
+    is known there, and the masks are predicted at that size; thin objects need it. Without, at the pixel map's.
     """
 
     def __init__(self, config: BTDNetConfig) -> None:
@@ -193,10 +219,11 @@ class JointHead(nn.Module):
         dim = config.decoder_dim
         self.num_queries = config.num_queries
         self.query_norm = nn.LayerNorm(dim)
-        self.pixel_norm = nn.LayerNorm(dim)
         out = config.detail_dim or dim
         self.embedding = nn.Sequential(nn.Linear(dim, dim), nn.ReLU(), nn.Linear(dim, out))
-        self.spread = nn.Linear(dim, 4 * out) if config.detail_dim else None
+        self.factor = config.pixel_map_stride // 2 if config.detail_dim else 1
+        # No bias: the detail has one.
+        self.spread = nn.Linear(dim, self.factor**2 * out, bias=False) if config.detail_dim else None
         # At the start most of an image is background: say so, or the first steps are spent on learning it. The count
         # undoes what logsumexp adds where K queries agree.
         count = math.log(config.num_queries)
@@ -209,29 +236,41 @@ class JointHead(nn.Module):
 
         Args:
             state: pixel map (B, h, w, C) and queries.
-            detail: (B, 2h, 2w, detail_dim), or None.
+            detail: from `FineDetail`, or None.
 
         Returns:
-            Target and background logits, (B, h, w) each, or (B, 2h, 2w) with detail; without a background stream its
-            logits are −z_t.
+            Target and background logits, (B, h, w) each, or at 1/2 of the image with detail; without a background
+            stream its logits are −z_t.
         """
+        height, width = state.pixels.shape[1:3]
         embedding = self.embedding(self.query_norm(state.queries)) * self.scale
-        features = self.pixel_norm(state.pixels)
-        if self.spread is not None:
-            features = F.relu(_spread(self.spread(features)) + detail)
-        logits = embedding @ features.flatten(1, 2).transpose(1, 2)
-        streams = logits.unflatten(1, (-1, self.num_queries)).logsumexp(2).unflatten(-1, features.shape[1:3])
+        features = state.normed if self.spread is None else self._join(state.normed, detail)
+        streams = _stream_logits(embedding.unflatten(1, (-1, self.num_queries)), features)
+        streams = streams.unflatten(-1, (height, width, -1)).permute(0, 1, 4, 2, 3).flatten(1, 2)
+        streams = F.pixel_shuffle(streams, self.factor)
         target = streams[:, 0] + self.target_bias
         if self.background_bias is None:
             return target, -target
         return target, streams[:, 1] + self.background_bias
 
+    def _join(self, pixels: Tensor, detail: Tensor) -> Tensor:
+        """Pixels (B, N, C), detail (B, N, places · D) → (B, N · places, D)."""
+        joint = torch.addmm(detail.flatten(0, 1), pixels.flatten(0, 1), self.spread.weight.t())
+        return joint.relu_().view(pixels.shape[0], self.factor**2 * pixels.shape[1], -1)
 
-def _spread(features: Tensor) -> Tensor:
-    """(B, h, w, 4·C) → (B, 2h, 2w, C): each pixel's channels become the four pixels in its place."""
-    batch, height, width, channels = features.shape
-    spread = features.view(batch, height, width, 2, 2, channels // 4).permute(0, 1, 3, 2, 4, 5)
-    return spread.reshape(batch, 2 * height, 2 * width, channels // 4)
+
+def _stream_logits(embedding: Tensor, features: Tensor) -> Tensor:
+    """Logsumexp over a stream's queries of their scores with every pixel: BSC's `pixel_lse`, with nothing to paint.
+
+    Args:
+        embedding: (B, S, K, C), S streams of K queries.
+        features: (B, N, C).
+
+    Returns:
+        (B, S, N).
+    """
+    nothing = embedding.new_empty((*embedding.shape[:-1], 0))
+    return bidirectional_spatial_correlation(features, embedding, nothing, direction="paint").pixel_lse
 
 
 class DecoderOutput(NamedTuple):
@@ -260,10 +299,11 @@ class TwinStreamDecoder(nn.Module):
 
     Args:
         config: the model's configuration.
+        fine_dim: channels of the first stage.
         token_dim: channels of the words.
     """
 
-    def __init__(self, config: BTDNetConfig, token_dim: int) -> None:
+    def __init__(self, config: BTDNetConfig, fine_dim: int, token_dim: int) -> None:
         super().__init__()
         dim = config.decoder_dim
         self.config = config
@@ -274,22 +314,26 @@ class TwinStreamDecoder(nn.Module):
         self.words = nn.Linear(token_dim, dim)
         self.sentence = nn.Linear(dim, dim)
         self.layers = nn.ModuleList(TwinStreamLayer(config) for _ in range(config.decoder_layers))
-        self.detail = ImageDetail(config.detail_dim) if config.detail_dim else None
+        self.detail = FineDetail(config, fine_dim) if config.detail_dim else None
         self.head = JointHead(config)
 
-    def forward(self, images: Tensor, pyramid: list[Tensor], tokens: Tensor, token_mask: Tensor) -> DecoderOutput:
+    def forward(
+        self, images: Tensor, fine: Tensor, pyramid: list[Tensor], tokens: Tensor, token_mask: Tensor
+    ) -> DecoderOutput:
         """Decodes.
 
         Args:
             images: (B, 3, H, W).
-            pyramid: maps (B, C, h, w), coarse to fine; the last is the pixel map, the others are memories.
+            fine: (B, H/4, W/4, fine_dim), features of the first stage.
+            pyramid: maps (B, C, h, w), coarse to fine: at 1/32, 1/16 and 1/8, the memories, then the pixel map where it
+                is finer.
             tokens: (B, L, token_dim).
             token_mask: (B, L) bool.
         """
         words = self.words(self.word_norm(tokens))
-        detail = None if self.detail is None else self.detail(images)
-        memories = [memory.permute(0, 2, 3, 1) for memory in pyramid[:-1]]
-        state = DecoderState(pyramid[-1].permute(0, 2, 3, 1).contiguous(), self._start(words, token_mask))
+        detail = None if self.detail is None else self.detail(images, fine)
+        memories = [memory.permute(0, 2, 3, 1) for memory in pyramid[:NUM_MEMORIES]]
+        state = DecoderState.of(pyramid[-1].permute(0, 2, 3, 1).contiguous(), self._start(words, token_mask))
         output = DecoderOutput([], [])
         for index, layer in enumerate(self.layers):
             memory = memories[index % len(memories)]

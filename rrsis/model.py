@@ -12,7 +12,7 @@ from transformers import PreTrainedModel
 from transformers.utils import ModelOutput
 
 from rrsis.config import BTDNetConfig
-from rrsis.decoder import PixelDecoder, TwinStreamDecoder
+from rrsis.decoder import NUM_MEMORIES, PixelDecoder, TwinStreamDecoder
 from rrsis.encoders import FusedEncoder
 from rrsis.losses import correlation_loss, segmentation_loss
 from rrsis.reconstruction import DualModalReconstruction
@@ -74,8 +74,10 @@ class BTDNetForReferringSegmentation(BTDNetPreTrainedModel):
     def __init__(self, config: BTDNetConfig) -> None:
         super().__init__(config)
         self.encoder = FusedEncoder(config)
-        self.pixel_decoder = PixelDecoder(self.encoder.channels, config.decoder_dim)
-        self.decoder = TwinStreamDecoder(config, self.encoder.token_dim)
+        self._first_stage = 0 if config.pixel_map_stride == 4 else 1
+        channels = self.encoder.channels
+        self.pixel_decoder = PixelDecoder(channels[self._first_stage :], config.decoder_dim)
+        self.decoder = TwinStreamDecoder(config, channels[0], self.encoder.token_dim)
         self.reconstruction = (
             DualModalReconstruction(config, self.encoder.token_dim) if config.use_reconstruction else None
         )
@@ -109,8 +111,8 @@ class BTDNetForReferringSegmentation(BTDNetPreTrainedModel):
         _check_inputs(pixel_values, input_ids, labels)
         token_mask = torch.ones_like(input_ids, dtype=torch.bool) if attention_mask is None else attention_mask.bool()
         encoded = self.encoder(pixel_values, input_ids, token_mask)
-        pyramid = self.pixel_decoder(encoded.features)
-        decoded = self.decoder(pixel_values, pyramid, encoded.tokens, token_mask)
+        pyramid = self.pixel_decoder(encoded.features[self._first_stage :])
+        decoded = self.decoder(pixel_values, encoded.features[0], pyramid, encoded.tokens, token_mask)
         joint = decoded.joint_logits()
         output = BTDNetOutput(
             logits=joint[-1],
@@ -120,16 +122,18 @@ class BTDNetForReferringSegmentation(BTDNetPreTrainedModel):
             correlation_maps=tuple(encoded.correlation_maps),
         )
         if labels is not None:
-            share = F.avg_pool2d(labels[:, None].to(pixel_values.dtype), self.config.loss_stride)[:, 0]
+            share = labels.to(pixel_values.dtype)
+            if self.config.loss_stride > 1:
+                share = F.avg_pool2d(share[:, None], self.config.loss_stride)[:, 0]
             output.segmentation_loss = segmentation_loss(decoded, share, self.config)
             output.loss = output.segmentation_loss
             if encoded.correlation_maps:
                 output.correlation_loss = correlation_loss(encoded.correlation_maps, share)
                 output.loss = output.loss + self.config.correlation_weight * output.correlation_loss
             if self.training and self.reconstruction is not None:
-                # pyramid[-2] is the memory at 1/8: fine enough for small objects, few enough pixels to hide.
+                # The memory at 1/8: fine enough for small objects, few enough pixels to hide.
                 output.reconstruction_loss = self.reconstruction(
-                    pyramid[-2], encoded.tokens, token_mask, share, noun_mask
+                    pyramid[NUM_MEMORIES - 1], encoded.tokens, token_mask, share, noun_mask
                 )
                 output.loss = output.loss + self.config.reconstruction_weight * output.reconstruction_loss
         return output if return_dict is not False else output.to_tuple()

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -22,14 +24,19 @@ def sine_positions(height: int, width: int, channels: int, like: Tensor) -> Tens
     Returns:
         (height · width, channels).
     """
+    return torch.as_tensor(_table(height, width, channels), device=like.device).to(like.dtype)
+
+
+@lru_cache(maxsize=64)
+def _table(height: int, width: int, channels: int) -> np.ndarray:
+    """The positions in float32, kept: every layer of every step asks for the same few."""
     bands = channels // 4
-    frequency = 2 * math.pi / 10000 ** (torch.arange(bands, device=like.device, dtype=torch.float32) / bands)
+    frequency = 2 * math.pi / 10000 ** (np.arange(bands) / bands)
 
-    def waves(length: int) -> Tensor:
-        place = (torch.arange(length, device=like.device, dtype=torch.float32) + 0.5) / length
-        angle = place[:, None] * frequency
-        return torch.cat([angle.sin(), angle.cos()], dim=-1)
+    def waves(length: int) -> np.ndarray:
+        angle = ((np.arange(length) + 0.5) / length)[:, None] * frequency
+        return np.concatenate([np.sin(angle), np.cos(angle)], axis=-1)
 
-    rows = waves(height)[:, None].expand(height, width, 2 * bands)
-    columns = waves(width)[None].expand(height, width, 2 * bands)
-    return torch.cat([rows, columns], dim=-1).reshape(height * width, channels).to(like.dtype)
+    rows = np.broadcast_to(waves(height)[:, None], (height, width, 2 * bands))
+    columns = np.broadcast_to(waves(width)[None], (height, width, 2 * bands))
+    return np.concatenate([rows, columns], axis=-1).reshape(height * width, channels).astype(np.float32)

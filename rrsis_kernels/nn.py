@@ -173,8 +173,15 @@ def _correlate_absorbed(
     heads = keys.shape[1]
     query = projections.pixel_query
     key_bias = None if query.bias is None else torch.einsum("bhld,hd->bhl", keys, query.bias.view(heads, -1))
+    bias = carried = None
     if values is not None:
+        bias = projections.painted_out.bias
         values = torch.einsum("bhld,chd->bhlc", values, projections.painted_out.weight.unflatten(1, (heads, -1)))
+        # Each head's weights sum to one, so the bias can ride on the few values instead of being added to the many
+        # pixels; not where a sample may have no real token, whose weights are all zero.
+        carried = bias is not None and token_mask is None and keys.shape[2] > 0
+        if carried:
+            values = values + bias / heads
     painted, pooled, pixel_lse = bidirectional_spatial_correlation(
         pixels,
         _into_pixel_space(keys, query.weight),
@@ -184,8 +191,8 @@ def _correlate_absorbed(
         pixel_mask,
         direction=direction,
     )
-    if painted is not None and projections.painted_out.bias is not None:
-        painted = painted + projections.painted_out.bias.to(painted.dtype)
+    if painted is not None and bias is not None and not carried:
+        painted = painted + bias.to(painted.dtype)
     if pooled is not None:
         pooled = _project_pooled(pooled, projections.pixel_value, pixel_mask, pixels.shape[1])
         pooled = projections.pooled_out(_merge(pooled))

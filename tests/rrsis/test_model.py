@@ -59,9 +59,9 @@ def test_every_parameter_learns(micro_config, micro_batch):
     assert set(silent) <= unused_words
 
 
-@pytest.mark.parametrize(("detail_dim", "size"), [(4, 32), (0, 16)])
-def test_shapes(micro_config, micro_batch, detail_dim, size):
-    output = build(micro_config, detail_dim=detail_dim).eval()(**micro_batch)
+@pytest.mark.parametrize(("stride", "detail_dim", "size"), [(8, 4, 32), (4, 4, 32), (4, 0, 16)])
+def test_shapes(micro_config, micro_batch, stride, detail_dim, size):
+    output = build(micro_config, pixel_map_stride=stride, detail_dim=detail_dim).eval()(**micro_batch)
     assert output.logits.shape == (2, size, size)
     assert_close(output.logits, (output.target_logits - output.background_logits) / 2)
     assert len(output.layer_logits) == micro_config.decoder_layers
