@@ -1,11 +1,13 @@
 """Options, quick settings and the table of ratios."""
 
 from collections import defaultdict
+from importlib.metadata import version
 
 import pytest
 import torch
 
 from benchmarks.measure import OURS
+from rrsis_kernels.info import cpu_capability
 
 
 def pytest_addoption(parser):
@@ -88,6 +90,14 @@ def _timed(config):
     session = getattr(config, "_benchmarksession", None)
     records = [] if session is None else session.benchmarks
     return [record for record in records if "implementation" in record.extra_info and record.stats.data]
+
+
+def pytest_benchmark_update_machine_info(config, machine_info):
+    machine_info["versions"] = {
+        "torch": str(torch.__version__),
+        "rrsis": version("rrsis"),
+        "instructions": cpu_capability()["active"],
+    }
 
 
 def pytest_benchmark_update_json(config, benchmarks, output_json):
