@@ -29,7 +29,7 @@ from rrsis.visualization import SampleRow, save_curves, save_sample_grid
 
 RECIPES: dict[str, dict[str, Any]] = {
     "tiny": {
-        "max_steps": 1150,
+        "max_steps": 1300,
         # From scratch, many small steps learn faster than few large ones: 16 a step beats 32 at equal samples.
         "per_device_train_batch_size": 16,
         "per_device_eval_batch_size": 50,
