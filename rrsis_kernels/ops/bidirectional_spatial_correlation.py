@@ -39,8 +39,8 @@ def bidirectional_spatial_correlation(
     this project's own reading of the bidirectional spatial correlation of BTDNet (arXiv 2502.08486).
 
     A mask removes keys, never queries: masked tokens are not painted with but still pool, masked pixels are not pooled
-    but still painted. A query without a real key gives zeros, a pixel_lse of −inf, and zero gradients. B, N, L of 0 are
-    legal. Tensors may have any strides. Values under a mask must still be finite.
+    but still painted. A query without a real key gives zeros, a pixel_lse of −inf, and zero gradients. B, N, L, D of 0
+    are legal (D of 0: pixel_lse alone). Tensors may have any strides. Values under a mask must still be finite.
 
     Args:
         pixels: (B, N, C) fp32, bf16, fp16 or fp64.

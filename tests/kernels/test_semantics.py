@@ -25,6 +25,18 @@ def test_correlation_is_its_equations(implementation):
         torch.testing.assert_close(got["painted"][b], painted)
 
 
+def test_correlation_without_channels_to_paint_is_logsumexp(implementation):
+    pixels = torch.randn(2, 11, 3, dtype=torch.float64, requires_grad=True)
+    keys = torch.randn(2, 2, 4, 3, dtype=torch.float64, requires_grad=True)
+    out = rrsis_kernels.bidirectional_spatial_correlation(pixels, keys, keys.new_empty(2, 2, 4, 0), direction="paint")
+    due = torch.einsum("bhlc,bnc->bhln", keys, pixels).logsumexp(2)
+    assert out.painted.shape == (2, 11, 0)
+    torch.testing.assert_close(out.pixel_lse, due)
+    weight = torch.randn_like(due)
+    grads = torch.autograd.grad(out.pixel_lse, (pixels, keys), weight)
+    torch.testing.assert_close(grads, torch.autograd.grad(due, (pixels, keys), weight))
+
+
 def test_twin_stream_is_its_equations(implementation):
     case = twin_stream_case((3, 11, 4, 2, 3), torch.float64, gate=torch.float64)
     pixels, target, background, gate, pixel_mask = case.tensors.values()
