@@ -24,19 +24,17 @@ def sine_positions(height: int, width: int, channels: int, like: Tensor) -> Tens
     Returns:
         (height · width, channels).
     """
-    return torch.as_tensor(_table(height, width, channels), device=like.device).to(like.dtype)
+    bands = channels // 4
+    rows, columns = (
+        torch.as_tensor(_waves(length, bands), device=like.device, dtype=like.dtype) for length in (height, width)
+    )
+    shape = (height, width, 2 * bands)
+    return torch.cat([rows[:, None].expand(shape), columns[None].expand(shape)], dim=-1).flatten(0, 1)
 
 
 @lru_cache(maxsize=64)
-def _table(height: int, width: int, channels: int) -> np.ndarray:
-    """The positions in float32, kept: every layer of every step asks for the same few."""
-    bands = channels // 4
+def _waves(length: int, bands: int) -> np.ndarray:
+    """Sines, then cosines along one side in float32, (length, 2 · bands); kept, as every layer asks for the same."""
     frequency = 2 * math.pi / 10000 ** (np.arange(bands) / bands)
-
-    def waves(length: int) -> np.ndarray:
-        angle = ((np.arange(length) + 0.5) / length)[:, None] * frequency
-        return np.concatenate([np.sin(angle), np.cos(angle)], axis=-1)
-
-    rows = np.broadcast_to(waves(height)[:, None], (height, width, 2 * bands))
-    columns = np.broadcast_to(waves(width)[None], (height, width, 2 * bands))
-    return np.concatenate([rows, columns], axis=-1).reshape(height * width, channels).astype(np.float32)
+    angle = ((np.arange(length) + 0.5) / length)[:, None] * frequency
+    return np.concatenate([np.sin(angle), np.cos(angle)], axis=-1).astype(np.float32)

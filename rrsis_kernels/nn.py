@@ -173,7 +173,7 @@ def _correlate_absorbed(
     heads = keys.shape[1]
     query = projections.pixel_query
     key_bias = None if query.bias is None else torch.einsum("bhld,hd->bhl", keys, query.bias.view(heads, -1))
-    bias = carried = None
+    bias, carried = None, False
     if values is not None:
         bias = projections.painted_out.bias
         values = torch.einsum("bhld,chd->bhlc", values, projections.painted_out.weight.unflatten(1, (heads, -1)))

@@ -80,7 +80,10 @@ def test_minor_versions_of_cuda_are_compatible(tmp_path):
     (tmp_path / "lib").mkdir()
     (tmp_path / "lib" / "libtorch_cuda.so").touch()
     compiler = CudaCompiler(tmp_path / "bin" / "nvcc", tmp_path, "13.0")
-    toolchain.require_matching_cuda(compiler, TorchInstall(tmp_path, "2.15.0+cu132", "13.2"))
+    torch_13_2, torch_12_8 = (TorchInstall(tmp_path, "2.15.0", cuda) for cuda in ("13.2", "12.8"))
+    assert toolchain.require_matching_cuda(compiler, torch_13_2) is None  # nothing raised, where 12.8 is refused
+    with pytest.raises(CannotBuildError, match="differ in their major version"):
+        toolchain.require_matching_cuda(compiler, torch_12_8)
 
 
 @pytest.mark.parametrize("separator", [";", " ", ", "])
