@@ -30,12 +30,14 @@ class Timing(NamedTuple):
         median: seconds.
         least: seconds.
         rounds: over how many rounds.
+        ratio: how many times as long as ours the median is; None where ours was not timed.
     """
 
     implementation: str
     median: float
     least: float
     rounds: int
+    ratio: float | None
 
 
 class Run(NamedTuple):
@@ -67,8 +69,10 @@ def read(path: Path) -> Run:
         raise ValueError(f"{path} must hold timings of benchmarks/; it has none")
     groups: dict[str, list[Timing]] = defaultdict(list)
     for entry in entries:
-        stats = entry["stats"]
-        timing = Timing(entry["extra_info"]["implementation"], stats["median"], stats["min"], stats["rounds"])
+        stats, extra = entry["stats"], entry["extra_info"]
+        timing = Timing(
+            extra["implementation"], stats["median"], stats["min"], stats["rounds"], extra.get("median_ratio_to_ours")
+        )
         groups[entry["group"]].append(timing)
     return Run(facts, dict(groups))
 
@@ -85,12 +89,6 @@ def _facts(document: Mapping[str, Any], entries: Sequence[Mapping[str, Any]]) ->
     )
 
 
-def ratio_to_ours(timings: Sequence[Timing], timing: Timing) -> float | None:
-    """How many times as long as ours a timing's median is; None where ours was not timed."""
-    ours = [each.median for each in timings if each.implementation == OURS]
-    return timing.median / ours[0] if ours else None
-
-
 def to_markdown(runs: Sequence[Run]) -> str:
     """One table a run: a row for each implementation, groups together."""
     lines = [
@@ -103,10 +101,9 @@ def to_markdown(runs: Sequence[Run]) -> str:
         lines += ["| what | implementation | median ms | least ms | ratio | rounds |", "|---|---|--:|--:|--:|--:|"]
         for group, timings in run.groups.items():
             for timing in timings:
-                ratio = ratio_to_ours(timings, timing)
                 lines.append(
                     f"| {group} | {timing.implementation} | {1e3 * timing.median:.3f} | {1e3 * timing.least:.3f} | "
-                    f"{'–' if ratio is None else f'{ratio:.2f}'} | {timing.rounds} |"
+                    f"{'–' if timing.ratio is None else f'{timing.ratio:.2f}'} | {timing.rounds} |"
                 )
     return "\n".join(lines) + "\n"
 
@@ -119,10 +116,10 @@ def save_plot(path: Path, title: str, facts: str, groups: Mapping[str, Sequence[
     figure, axes = plt.subplots(figsize=(9, 1.2 + 0.34 * len(groups) * (len(names) + 1)), layout="constrained")
     for place, name in enumerate(names):
         rows = [
-            (row + height * place, ratio)
+            (row + height * place, timing.ratio)
             for row, timings in enumerate(groups.values())
             for timing in timings
-            if timing.implementation == name and (ratio := ratio_to_ours(timings, timing)) is not None
+            if timing.implementation == name and timing.ratio is not None
         ]
         bars = axes.barh([row for row, _ in rows], [ratio for _, ratio in rows], height, align="edge", label=name)
         axes.bar_label(bars, fmt="%.2f", padding=3, fontsize=8)

@@ -8,10 +8,10 @@ from PIL import Image
 from benchmarks.report import main, report, to_markdown
 
 
-def entry(group, implementation, median):
+def entry(group, implementation, median, ratio):
     return {
         "group": group,
-        "extra_info": {"implementation": implementation, "threads": 2},
+        "extra_info": {"implementation": implementation, "threads": 2, "median_ratio_to_ours": ratio},
         "stats": {"median": median, "min": median / 2, "rounds": 7},
     }
 
@@ -28,9 +28,9 @@ def document():
         "commit_info": {"id": "0123456789abcdef", "dirty": True},
         "datetime": "2026-11-23T12:00:00",
         "benchmarks": [
-            entry("bsc forward N=900 C=512", "rrsis_kernels", 0.010),
-            entry("bsc forward N=900 C=512", "eager", 0.025),
-            entry("bsc forward+backward N=900 C=512", "eager", 0.5),
+            entry("bsc forward N=900 C=512", "rrsis_kernels", 0.010, 1.0),
+            entry("bsc forward N=900 C=512", "eager", 0.025, 2.5),
+            entry("bsc forward+backward N=900 C=512", "eager", 0.5, None),
             {"group": None, "extra_info": {}, "stats": {}},
         ],
     }
