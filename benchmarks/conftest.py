@@ -7,7 +7,15 @@ import pytest
 import torch
 
 from benchmarks.measure import OURS
+from benchmarks.operators import BACKWARD, BOTH, FORWARD, limits
+from benchmarks.ratios import KINDS, ratios
 from rrsis_kernels.info import cpu_capability
+
+PASS_OF_TEST = {"test_forward": FORWARD, "test_backward": BACKWARD, "test_forward_backward": BOTH}
+"""Which limit lines stand beside a test, by its name."""
+
+STATISTICS = ("median", "min")
+"""The times that are compared."""
 
 
 def pytest_addoption(parser):
@@ -45,51 +53,43 @@ def pytest_generate_tests(metafunc):
         if not is_full(metafunc.config):
             # Compiling takes longer than all other quick timings together.
             names = [name for name in names if "compile" not in name]
-        if "backward" in metafunc.function.__name__:
-            names = [name for name in names if name not in getattr(module, "FORWARD_ONLY", ())]
+        if getattr(module, "HAS_LIMITS", False):
+            names += limits(PASS_OF_TEST[metafunc.function.__name__])
         metafunc.parametrize("implementation", names)
 
 
 def pytest_collection_modifyitems(config, items):
     if not is_full(config):
         for item in items:
-            item.add_marker(pytest.mark.benchmark(max_time=0.2, min_rounds=5))
+            item.add_marker(pytest.mark.benchmark(max_time=0.1, min_rounds=5))
 
 
 @pytest.fixture(autouse=True)
-def _same_numbers():
+def _same_start():
+    """The same numbers for every implementation, and no shape that torch.compile has seen: it would make it dynamic."""
     torch.manual_seed(0)
-
-
-def ratios(benchmarks):
-    """Times of each implementation over those of ours, by group.
-
-    Args:
-        benchmarks: pytest-benchmark's records.
-
-    Returns:
-        (group, implementation, {"median": (seconds, ratio), "min": (seconds, ratio)}) for each record, groups together;
-        a ratio is None where ours was not timed.
-    """
-    groups = defaultdict(dict)
-    for record in benchmarks:
-        groups[record.group][record.extra_info["implementation"]] = record.stats
-    return [
-        (group, name, {what: _over_ours(by_name, name, what) for what in ("median", "min")})
-        for group, by_name in groups.items()
-        for name in by_name
-    ]
-
-
-def _over_ours(by_name, name, what):
-    seconds = getattr(by_name[name], what)
-    return seconds, (seconds / getattr(by_name[OURS], what) if OURS in by_name else None)
+    torch.compiler.reset()
 
 
 def _timed(config):
     session = getattr(config, "_benchmarksession", None)
     records = [] if session is None else session.benchmarks
     return [record for record in records if "implementation" in record.extra_info and record.stats.data]
+
+
+def _by_group(records):
+    """group → implementation → record, groups together."""
+    groups = defaultdict(dict)
+    for record in records:
+        groups[record.group][record.extra_info["implementation"]] = record
+    return groups
+
+
+def _ratios_by_statistic(by_name):
+    """statistic → implementation → kind → ratio."""
+    return {
+        what: ratios({name: getattr(record.stats, what) for name, record in by_name.items()}) for what in STATISTICS
+    }
 
 
 def pytest_benchmark_update_machine_info(config, machine_info):
@@ -101,26 +101,35 @@ def pytest_benchmark_update_machine_info(config, machine_info):
 
 
 def pytest_benchmark_update_json(config, benchmarks, output_json):
-    found = {(group, name): times for group, name, times in ratios(_timed(config))}
+    found = {group: _ratios_by_statistic(by_name) for group, by_name in _by_group(_timed(config)).items()}
     for entry in output_json["benchmarks"]:
-        times = found.get((entry["group"], entry["extra_info"].get("implementation")))
-        if times is not None:
-            entry["extra_info"] |= {f"{what}_ratio_to_ours": ratio for what, (_, ratio) in times.items()}
+        name = entry["extra_info"].get("implementation")
+        if name is None or entry["group"] not in found:
+            continue
+        for what, by_name in found[entry["group"]].items():
+            entry["extra_info"] |= {f"{what}_ratio_to_{kind}": ratio for kind, ratio in by_name.get(name, {}).items()}
+
+
+def _line(record, by_statistic, width):
+    """One row of the terminal's table."""
+    name = record.extra_info["implementation"]
+    columns = [f"    {name:<{width}}"]
+    columns += [f"{what} {1e3 * getattr(record.stats, what):10.3f} ms" for what in STATISTICS]
+    of_kind = by_statistic["median"][name]
+    columns += [f"{of_kind[kind]:6.2f} x {label}" for kind, label in KINDS.items() if kind in of_kind]
+    if "peak_extra_mib" in record.extra_info:
+        columns.append(f"{record.extra_info['peak_extra_mib']:9.1f} MiB")
+    return "  ".join(columns)
 
 
 def pytest_terminal_summary(terminalreporter, config):
-    rows = ratios(_timed(config))
-    if not rows:
+    groups = _by_group(_timed(config))
+    if not groups:
         return
-    terminalreporter.section(f"times and their ratios to those of {OURS}, {torch.get_num_threads()} thread(s)")
-    width = max(len(name) for _, name, _ in rows)
-    group_before = None
-    for group, name, times in rows:
-        if group != group_before:
-            terminalreporter.write_line(group)
-            group_before = group
-        columns = [
-            f"{what} {1e3 * seconds:10.3f} ms" + ("" if ratio is None else f" {ratio:7.2f} x")
-            for what, (seconds, ratio) in times.items()
-        ]
-        terminalreporter.write_line(f"    {name:<{width}}  " + "   ".join(columns))
+    terminalreporter.section(f"medians as multiples of {OURS} and of the bare products; peak of extra memory")
+    width = max(len(name) for by_name in groups.values() for name in by_name)
+    for group, by_name in groups.items():
+        terminalreporter.write_line(group)
+        by_statistic = _ratios_by_statistic(by_name)
+        for record in by_name.values():
+            terminalreporter.write_line(_line(record, by_statistic, width))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from benchmarks.memory import peak_extra_mib
 from rrsis_kernels import library, use_backend
 
 Call = Callable[[], Sequence[Tensor]]
@@ -21,6 +23,9 @@ TOLERANCE = {torch.float32: 2e-4, torch.bfloat16: 5e-2, torch.float64: 1e-10}
 
 PEER_ALLOWANCE = 10.0
 """A peer may be that much less exact: it has to compute the same thing, not to meet our tolerance."""
+
+COPIES = 3
+"""How many copies of its inputs a call takes in turn; see `rotating`."""
 
 
 def require_extension() -> None:
@@ -71,6 +76,38 @@ def forward_backward(call: Call, inputs: Sequence[Tensor], cotangents: Sequence[
     return both
 
 
+def backward_only(call: Call, inputs: Sequence[Tensor], cotangents: Sequence[Tensor]) -> Call:
+    """The gradients alone: the graph is made here, once, and kept."""
+    # A compiled graph that may overwrite what its forward saved cannot run twice.
+    with torch._functorch.config.patch(donated_buffer=False):
+        outputs = call()
+    return lambda: torch.autograd.grad(outputs, inputs, cotangents, retain_graph=True)
+
+
+class Rotation:
+    """Calls that differ in their inputs' addresses alone, one after the other."""
+
+    def __init__(self, calls: Sequence[Call]) -> None:
+        self.calls = calls
+        self._next = itertools.cycle(calls).__next__
+
+    def __call__(self) -> Sequence[Tensor]:
+        return self._next()()
+
+
+def rotating(build: Callable[[Sequence[Tensor]], Call], inputs: Sequence[Tensor]) -> Rotation:
+    """Makes a call on copies of the inputs, so that it does not find them in the cache from the time before.
+
+    Args:
+        build: makes the call from one copy.
+        inputs: the tensors; copies require gradients where these do.
+    """
+    copies = [
+        [tensor.detach().clone().requires_grad_(tensor.requires_grad) for tensor in inputs] for _ in range(COPIES)
+    ]
+    return Rotation([build(copy) for copy in copies])
+
+
 def check(call: Call, expected: Sequence[Tensor], what: str, allowance: float = 1.0) -> None:
     """Compares what a call returns with the fp64 oracle; ``allowance`` multiplies the tolerance.
 
@@ -95,9 +132,10 @@ def run(
     *,
     group: str,
     implementation: str,
+    rounds: int | None = None,
     **details: Any,
 ) -> None:
-    """Checks a call, then times it.
+    """Checks a call, measures its peak of extra memory, then times it.
 
     Args:
         benchmark: pytest-benchmark's fixture.
@@ -105,12 +143,19 @@ def run(
         expected: What it must return, from fp64.
         group: The calls that are compared with each other.
         implementation: Which of them this is; `OURS` for the kernels of this project.
+        rounds: How often it is timed; None leaves that to pytest-benchmark.
         **details: Sizes and the like, stored beside the times.
     """
-    check(call, expected, f"{group}, {implementation}", 1.0 if implementation == OURS else PEER_ALLOWANCE)
+    for each in getattr(call, "calls", [call]):
+        check(each, expected, f"{group}, {implementation}", 1.0 if implementation == OURS else PEER_ALLOWANCE)
+    peak = peak_extra_mib(call)
+    memory = {"peak_extra_mib": round(peak.mib, 2)} if peak.mib is not None else {"peak_extra_reason": peak.reason}
     benchmark.group = group
-    benchmark.extra_info.update(implementation=implementation, threads=torch.get_num_threads(), **details)
-    benchmark(call)
+    benchmark.extra_info.update(implementation=implementation, threads=torch.get_num_threads(), **memory, **details)
+    if rounds is None:
+        benchmark(call)
+    else:
+        benchmark.pedantic(call, rounds=rounds)
 
 
 def to_double(tensors: Sequence[Tensor | None]) -> list[Tensor | None]:
