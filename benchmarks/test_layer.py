@@ -1,12 +1,12 @@
-"""The whole fusion layer of Grounding DINO: as transformers ships it, and with this project's layer swapped in."""
+"""The whole fusion layer of Grounding DINO: ours in its place, against what transformers ships and against peers."""
 
 import copy
 
 import pytest
 import torch
-from torch import nn
 
-from benchmarks import measure
+from benchmarks import layer_peers, measure
+from benchmarks.operators import BOTH, FORWARD, as_pass
 
 dino = pytest.importorskip(
     "transformers.models.grounding_dino.modeling_grounding_dino",
@@ -14,106 +14,37 @@ dino = pytest.importorskip(
     exc_type=ImportError,
 )
 
-# N, L: an 800 x 1066 image with a short and a long text.
-FULL = [(17821, 20), (17821, 256)]
-QUICK = [(1024, 20)]
+# N, L, C, E, H: the published layer on an 800 x 1066 image with a short and a long text; then a quarter of its width.
+FULL = [(17821, 20, 256, 1024, 4), (17821, 256, 256, 1024, 4)]
+QUICK = [(1024, 20, 64, 256, 4)]
+IMPLEMENTATIONS = layer_peers.PEERS
 
 
-def make_layer(full):
-    """The layer of the published configuration, or one of a quarter of its width."""
-    width = 1 if full else 4
-    config = dino.GroundingDinoConfig(
-        d_model=256 // width,
-        encoder_ffn_dim=2048 // width,
-        encoder_attention_heads=8,
-        fusion_dropout=0.0,
-        backbone_config=None,
-    )
-    return dino.GroundingDinoBiMultiHeadAttention(config).eval()
-
-
-def outputs_of(layer, pixels, tokens, masks):
-    """Vision and text output of one call, without the attention weights."""
-    (vision, _), (text, _) = layer(pixels, tokens, **masks)
-    return vision, text
-
-
-def shipped(layer, *inputs):
-    """transformers' own layer."""
-    return lambda: outputs_of(layer, *inputs)
-
-
-def compiled(layer, *inputs):
-    """transformers' own layer under torch.compile."""
-    layer = torch.compile(layer)
-    return lambda: outputs_of(layer, *inputs)
-
-
-def swapped(layer, *inputs):
-    """The layer that `accelerate` puts in its place, same weights."""
-    from rrsis_kernels.integrations.transformers import accelerate
-
-    holder = nn.ModuleDict({"attn": layer})
-    assert accelerate(holder) == 1
-    return lambda: outputs_of(holder["attn"], *inputs)
-
-
-def fused(layer, *inputs):
-    """Our layer on the C++ kernels."""
-    return measure.on_cpu_kernels(swapped(layer, *inputs))
-
-
-def eager(layer, *inputs):
-    """Our layer on the reference backend: what absorbing alone is worth."""
-    return measure.on_reference(swapped(layer, *inputs))
-
-
-IMPLEMENTATIONS = {
-    measure.OURS: fused,
-    "absorbed, eager": eager,
-    "transformers": shipped,
-    "transformers, torch.compile": compiled,
-}
-
-
-@pytest.fixture
-def layer(request):
-    return make_layer(request.config.getoption("full"))
-
-
-def make_inputs(shape, layer):
-    """pixels, tokens and masks; in transformers' layer True marks padding. The last tokens are padding."""
-    count, tokens = shape
-    pixels, words = torch.randn(1, count, layer.vision_dim), torch.randn(1, tokens, layer.text_dim)
-    masks = {
-        "vision_attention_mask": torch.zeros(1, count, dtype=torch.bool),
-        "text_attention_mask": torch.arange(tokens)[None] >= tokens - 3,
-    }
-    return pixels, words, masks
-
-
-def test_forward(benchmark, shape, implementation, layer):
-    pixels, words, masks = make_inputs(shape, layer)
-    double = copy.deepcopy(layer).double()
-    expected = measure.forward_only(shipped(double, pixels.double(), words.double(), masks))()
-    call = measure.forward_only(IMPLEMENTATIONS[implementation](layer, pixels, words, masks))
-    group = f"Grounding DINO layer forward N={shape[0]} C={layer.vision_dim} E={layer.embed_dim} L={shape[1]}"
-    measure.run(benchmark, call, expected, group=group, implementation=implementation, shape=shape)
-
-
-def test_forward_backward(benchmark, shape, implementation, layer):
-    pixels, words, masks = make_inputs(shape, layer)
+def run(benchmark, shape, pass_name, implementation):
+    count, tokens, *widths = shape
+    layer = layer_peers.make_layer(dino, *widths)
+    pixels, words, masks = layer_peers.make_inputs(layer, count, tokens)
     cotangents = [torch.randn_like(pixels), torch.randn_like(words)]
-    double = copy.deepcopy(layer).double()
-    leaves = measure.to_double([pixels, words])
-    expected = measure.forward_backward(
-        shipped(double, *leaves, masks), [*leaves, *double.parameters()], measure.to_double(cotangents)
-    )()
-    pixels.requires_grad_()
-    words.requires_grad_()
-    parameters = list(layer.parameters())  # `accelerate` keeps the very parameters
-    call = measure.forward_backward(
-        IMPLEMENTATIONS[implementation](layer, pixels, words, masks), [pixels, words, *parameters], cotangents
-    )
-    group = f"Grounding DINO layer forward+backward N={shape[0]} C={layer.vision_dim} E={layer.embed_dim} L={shape[1]}"
+
+    double, leaves = copy.deepcopy(layer).double(), measure.to_double([pixels, words])
+    oracle = layer_peers.shipped(double, *leaves, masks)
+    oracle_gradients = [*leaves, *double.parameters()]
+    expected = as_pass(pass_name, oracle.call, oracle_gradients, measure.to_double(cotangents))()
+
+    parameters = dict(layer.named_parameters())  # our layer and the peers use these very parameters
+    inputs = [tensor.requires_grad_(pass_name != FORWARD) for tensor in (pixels, words)]
+    peer = IMPLEMENTATIONS[implementation](layer, *inputs, masks)
+    if pass_name != FORWARD:
+        used = [True, True, *(name in peer.parameters for name in parameters)]
+        expected = [gradient for gradient, is_used in zip(expected, used, strict=True) if is_used]
+    call = as_pass(pass_name, peer.call, [*inputs, *(parameters[name] for name in peer.parameters)], cotangents)
+    group = "Grounding DINO layer {} N={} L={} C={} E={} H={}".format(pass_name, *shape)
     measure.run(benchmark, call, expected, group=group, implementation=implementation, shape=shape)
+
+
+def test_forward(benchmark, shape, implementation):
+    run(benchmark, shape, FORWARD, implementation)
+
+
+def test_forward_backward(benchmark, shape, implementation):
+    run(benchmark, shape, BOTH, implementation)
