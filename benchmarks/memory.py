@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import gc
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -44,25 +45,31 @@ def _status_mib(field: str) -> float:
 
 @contextlib.contextmanager
 def _blocks_mapped() -> Iterator[None]:
-    """Takes every larger block from the system: one that malloc still held from before would not show."""
-    mallopt = ctypes.CDLL(None).mallopt
-    if not mallopt(M_MMAP_THRESHOLD, SMALLEST_MAPPED):
-        raise OSError("mallopt refused M_MMAP_THRESHOLD")
+    """Takes every larger block from the system, and gives back free memory before the block and not within it.
+
+    A block that malloc still held from before would not show, and memory given back would hide what is taken.
+    """
+    libc = ctypes.CDLL(None)
+    libc.malloc_trim(0)
+    if not libc.mallopt(M_MMAP_THRESHOLD, SMALLEST_MAPPED) or not libc.mallopt(M_TRIM_THRESHOLD, 2**31 - 1):
+        raise OSError("mallopt refused its thresholds")
     try:
         yield
     finally:
         # What glibc sets by itself once 32 MiB were freed; so every timed call finds the same, whatever ran before it.
-        mallopt(M_MMAP_THRESHOLD, LARGEST_THRESHOLD)
-        mallopt(M_TRIM_THRESHOLD, 2 * LARGEST_THRESHOLD)
+        libc.mallopt(M_MMAP_THRESHOLD, LARGEST_THRESHOLD)
+        libc.mallopt(M_TRIM_THRESHOLD, 2 * LARGEST_THRESHOLD)
 
 
 def _measure(call: Callable[[], Any]) -> Peak:
+    gc.collect()  # what an earlier call left behind must not be freed during this one
+    mapped = contextlib.ExitStack()
     try:
+        mapped.enter_context(_blocks_mapped())
         CLEAR_REFS.write_text(RESET_PEAK)
         before = _status_mib("VmRSS")
-        mapped = contextlib.ExitStack()
-        mapped.enter_context(_blocks_mapped())
     except (OSError, AttributeError) as error:
+        mapped.close()
         return Peak(None, f"peak memory is unknown here: {error}")
     with mapped:
         kept = call()
