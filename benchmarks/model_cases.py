@@ -42,6 +42,8 @@ VARIANTS = {
 REFERENCE = "reference ops"
 """The variant with which the others are compared."""
 
+Prepare = Callable[[nn.Module], None]
+
 TRAINING, INFERENCE = "training", "inference"
 
 
@@ -82,16 +84,28 @@ def make_batch(preset: str, size: int) -> dict[str, Tensor]:
     return {name: value for name, value in batch.items() if isinstance(value, Tensor)}
 
 
+def _nothing(model: nn.Module) -> None:
+    pass
+
+
 def _require(variant: str) -> str:
     if VARIANTS[variant].backend == "cpu":
         require_extension()
     return VARIANTS[variant].backend
 
 
-def inference(preset: str, variant: str, size: int) -> Call:
-    """Returns a call that segments a batch: joint, target and background logits."""
+def inference(preset: str, variant: str, size: int, prepare: Prepare = _nothing) -> Call:
+    """Returns a call that segments a batch: joint, target and background logits.
+
+    Args:
+        preset: of the configuration.
+        variant: one of `VARIANTS`.
+        size: of the batch.
+        prepare: is given the model before it runs.
+    """
     backend, model, batch = _require(variant), make_model(preset, variant).eval(), make_batch(preset, size)
     del batch["labels"]
+    prepare(model)
 
     def call() -> list[Tensor]:
         with torch.inference_mode(), use_backend(backend):
@@ -101,9 +115,13 @@ def inference(preset: str, variant: str, size: int) -> Call:
     return call
 
 
-def training(preset: str, variant: str, size: int) -> Call:
-    """Returns a call that makes one step as the Trainer does: the loss and the norm of the gradients before it."""
+def training(preset: str, variant: str, size: int, prepare: Prepare = _nothing) -> Call:
+    """Returns a call that makes one step as the Trainer does: the loss and the norm of the gradients before it.
+
+    Arguments as of `inference`.
+    """
     backend, model, batch = _require(variant), make_model(preset, variant).train(), make_batch(preset, size)
+    prepare(model)
     optimizer = torch.optim.AdamW(model.parameters(), lr=RECIPES[preset]["learning_rate"], fused=True)
 
     def call() -> list[Tensor]:
@@ -113,14 +131,13 @@ def training(preset: str, variant: str, size: int) -> Call:
             loss = model(**batch).loss
         loss.backward()
         norm = nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        with torch.profiler.record_function("optimizer"):
-            optimizer.step()
+        optimizer.step()
         return [loss.detach(), norm.detach()]
 
     return call
 
 
-MODES: dict[str, Callable[[str, str, int], Call]] = {TRAINING: training, INFERENCE: inference}
+MODES: dict[str, Callable[..., Call]] = {TRAINING: training, INFERENCE: inference}
 
 
 def image_size(preset: str) -> int:
