@@ -6,6 +6,7 @@ from importlib.metadata import version
 import pytest
 import torch
 
+from benchmarks import scaling
 from benchmarks.measure import OURS
 from benchmarks.operators import BACKWARD, BOTH, FORWARD, limits
 from benchmarks.ratios import KINDS, ratios
@@ -42,12 +43,17 @@ def is_full(config):
     return config.getoption("full")
 
 
+def _name(shape):
+    """(1, 900, "C=64", (4, 20)) → "1x900xC=64x4x20"."""
+    return "x".join(_name(part) if isinstance(part, tuple) else str(part) for part in shape)
+
+
 def pytest_generate_tests(metafunc):
     """Gives a test that takes `shape` its module's QUICK or FULL shapes, one that takes `implementation` the peers."""
     module = metafunc.module
     if "shape" in metafunc.fixturenames:
         shapes = module.FULL if is_full(metafunc.config) else module.QUICK
-        metafunc.parametrize("shape", shapes, ids=["x".join(map(str, shape)) for shape in shapes])
+        metafunc.parametrize("shape", shapes, ids=map(_name, shapes))
     if "implementation" in metafunc.fixturenames:
         names = list(module.IMPLEMENTATIONS)
         if not is_full(metafunc.config):
@@ -77,6 +83,11 @@ def _timed(config):
     return [record for record in records if "implementation" in record.extra_info and record.stats.data]
 
 
+def _compared(config):
+    """Those timings that belong to a group of implementations, and not to a series."""
+    return [record for record in _timed(config) if "scaling" not in record.extra_info]
+
+
 def _by_group(records):
     """group → implementation → record, groups together."""
     groups = defaultdict(dict)
@@ -101,7 +112,7 @@ def pytest_benchmark_update_machine_info(config, machine_info):
 
 
 def pytest_benchmark_update_json(config, benchmarks, output_json):
-    found = {group: _ratios_by_statistic(by_name) for group, by_name in _by_group(_timed(config)).items()}
+    found = {group: _ratios_by_statistic(by_name) for group, by_name in _by_group(_compared(config)).items()}
     for entry in output_json["benchmarks"]:
         name = entry["extra_info"].get("implementation")
         if name is None or entry["group"] not in found:
@@ -122,10 +133,7 @@ def _line(record, by_statistic, width):
     return "  ".join(columns)
 
 
-def pytest_terminal_summary(terminalreporter, config):
-    groups = _by_group(_timed(config))
-    if not groups:
-        return
+def _write_ratios(terminalreporter, groups):
     terminalreporter.section(f"medians as multiples of {OURS} and of the bare products; peak of extra memory")
     width = max(len(name) for by_name in groups.values() for name in by_name)
     for group, by_name in groups.items():
@@ -133,3 +141,23 @@ def pytest_terminal_summary(terminalreporter, config):
         by_statistic = _ratios_by_statistic(by_name)
         for record in by_name.values():
             terminalreporter.write_line(_line(record, by_statistic, width))
+
+
+def _write_scaling(terminalreporter, series):
+    terminalreporter.section("growth of the medians with a size; what threads bring")
+    for (axis, sizes), lines in scaling.by_axis(series).items():
+        table = [scaling.header(axis, sizes), *map(scaling.row, lines)]
+        widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+        for cells in table:
+            terminalreporter.write_line(
+                "  ".join(f"{cell:<{width}}" for cell, width in zip(cells, widths, strict=True))
+            )
+
+
+def pytest_terminal_summary(terminalreporter, config):
+    groups = _by_group(_compared(config))
+    if groups:
+        _write_ratios(terminalreporter, groups)
+    series = scaling.collect((record.extra_info, record.stats.median) for record in _timed(config))
+    if series:
+        _write_scaling(terminalreporter, series)
