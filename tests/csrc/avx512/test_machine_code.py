@@ -1,0 +1,41 @@
+"""What the compiler made of the AVX-512 kernels in `_C.so`."""
+
+import platform
+
+import machine_code
+import pytest
+
+from rrsis_kernels import library
+
+pytestmark = pytest.mark.skipif(platform.machine() != "x86_64", reason="AVX-512 is of x86-64")
+
+
+@pytest.fixture(scope="module")
+def loops():
+    """The inner loops, of the register-blocked products (gemm.h), that work on the registers of AVX-512."""
+    status = library.extension_status()["_C"]
+    if not status.loaded:
+        pytest.skip(f"no C++ kernels: {status.reason}")
+    functions = machine_code.functions(status.path)
+    if functions is None:
+        pytest.skip("objdump (binutils) is not installed")
+    products = [function for function in functions if "5panelI" in function.name]
+    if not products:
+        pytest.skip("_C.so has no symbols of its functions: it was stripped")
+    return [loop for function in products for loop in function.inner_loops() if fused(loop)]
+
+
+def fused(loop):
+    return sum(x.name.startswith("vfmadd") and "%zmm" in x.operands for x in loop)
+
+
+def test_blocks_of_six_rows_and_four_vectors_are_one_loop_of_24_fused_multiply_adds(loops):
+    """In each of float and double, with rows along k and along m."""
+    assert sum(fused(loop) == 24 for loop in loops) == 4
+
+
+def test_accumulators_stay_in_registers(loops):
+    assert len(loops) >= 60
+    for loop in loops:
+        spilled = [instruction for instruction in loop if instruction.stores_vector or instruction.reads_stack]
+        assert not spilled, f"a loop of {fused(loop)} products at {loop[0].place:#x}: {spilled}"
