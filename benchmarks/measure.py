@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -23,6 +24,9 @@ TOLERANCE = {torch.float32: 2e-4, torch.bfloat16: 5e-2, torch.float64: 1e-10}
 
 PEER_ALLOWANCE = 10.0
 """A peer may be that much less exact: it has to compute the same thing, not to meet our tolerance."""
+
+SLOW_SECONDS, SLOW_ROUNDS = 1.0, 3
+"""A call that takes longer is timed that often, where pytest-benchmark would call it ten times."""
 
 COPIES = 3
 """How many copies of its inputs a call takes in turn; see `rotating`."""
@@ -132,7 +136,6 @@ def run(
     *,
     group: str,
     implementation: str,
-    rounds: int | None = None,
     **details: Any,
 ) -> None:
     """Checks a call, measures its peak of extra memory, then times it.
@@ -143,19 +146,36 @@ def run(
         expected: What it must return, from fp64.
         group: The calls that are compared with each other.
         implementation: Which of them this is; `OURS` for the kernels of this project.
-        rounds: How often it is timed; None leaves that to pytest-benchmark.
         **details: Sizes and the like, stored beside the times.
     """
     for each in getattr(call, "calls", [call]):
         check(each, expected, f"{group}, {implementation}", 1.0 if implementation == OURS else PEER_ALLOWANCE)
+    start = time.perf_counter()
     peak = peak_extra_mib(call)
+    is_slow = time.perf_counter() - start > SLOW_SECONDS
     memory = {"peak_extra_mib": round(peak.mib, 2)} if peak.mib is not None else {"peak_extra_reason": peak.reason}
     benchmark.group = group
     benchmark.extra_info.update(implementation=implementation, threads=torch.get_num_threads(), **memory, **details)
-    if rounds is None:
-        benchmark(call)
+    if is_slow:
+        benchmark.pedantic(call, rounds=SLOW_ROUNDS)
     else:
-        benchmark.pedantic(call, rounds=rounds)
+        benchmark(call)
+
+
+_latest: dict[Any, Sequence[Tensor]] = {}
+
+
+def remember(key: Any, compute: Callable[[], Sequence[Tensor]]) -> Sequence[Tensor]:
+    """What was computed for a key; only the latest is kept, for the implementations that are compared in a row.
+
+    Args:
+        key: says everything that the result depends on; inputs are drawn from the same seed in every test.
+        compute: makes the result.
+    """
+    if key not in _latest:
+        _latest.clear()
+        _latest[key] = [tensor.detach() for tensor in compute()]
+    return _latest[key]
 
 
 def to_double(tensors: Sequence[Tensor | None]) -> list[Tensor | None]:

@@ -1,5 +1,6 @@
 """Bidirectional spatial correlation in bf16: ours against ours in fp32, eager bf16, and the bare products in bf16."""
 
+import pytest
 import torch
 
 from benchmarks import bsc, measure
@@ -19,7 +20,18 @@ IMPLEMENTATIONS = {
 }
 
 
+MANY_TOKENS = 64
+
+
+def skip_emulated(tokens, implementation):
+    """Skips torch's bf16 products where they would take minutes."""
+    uses_torch = measure.OURS not in implementation and not implementation.endswith(FP32)
+    if uses_torch and tokens > MANY_TOKENS and not torch.cpu._is_avx512_bf16_supported():
+        pytest.skip("this processor has no bf16 products, and torch's emulation takes up to a minute a call")
+
+
 def run(benchmark, shape, pass_name, implementation):
+    skip_emulated(shape[-1], implementation)
     case = bsc.make_case(shape, torch.bfloat16, title="bsc bf16")
     if implementation.endswith(FP32):
         case = bsc.in_fp32(case)

@@ -1,9 +1,5 @@
 """BTDNet as a whole: a training step and inference, with our kernels, with the reference, and without absorption."""
 
-from functools import lru_cache
-
-import torch
-
 from benchmarks import measure, model_cases
 from benchmarks.model_cases import INFERENCE, TRAINING
 
@@ -18,22 +14,20 @@ FULL = [
 QUICK = [("tiny", TRAINING, 4), ("tiny", INFERENCE, 1)]
 IMPLEMENTATIONS = model_cases.VARIANTS
 
-ROUNDS = {"tiny": None, "base": 3}
-"""A step of the large model takes many seconds."""
-
-
-@lru_cache(maxsize=1)
-def expected_of(preset, mode, batch):
-    """What the reference gives; in fp32, since D-MOLS would draw other places in fp64."""
-    return [tensor.double() for tensor in model_cases.MODES[mode](preset, model_cases.REFERENCE, batch)()]
-
 
 def test_step(benchmark, shape, implementation):
     preset, mode, batch = shape
-    expected = expected_of(*shape)
-    torch.manual_seed(0)
-    call = model_cases.MODES[mode](preset, implementation, batch)
+    make = model_cases.MODES[mode]
+    # In fp32, since D-MOLS would draw other places in fp64.
+    expected = measure.remember(
+        shape, lambda: [tensor.double() for tensor in make(preset, model_cases.REFERENCE, batch)()]
+    )
     group = f"model {preset} {mode} B={batch} S={model_cases.image_size(preset)}"
     measure.run(
-        benchmark, call, expected, group=group, implementation=implementation, rounds=ROUNDS[preset], shape=shape
+        benchmark,
+        make(preset, implementation, batch),
+        expected,
+        group=group,
+        implementation=implementation,
+        shape=shape,
     )
