@@ -161,6 +161,23 @@ def correlate(
     return run(pixels, keys, values, projections, token_mask, pixel_mask, direction)
 
 
+def _carry_bias(values: Tensor, bias: Tensor, token_mask: Tensor | None) -> tuple[Tensor, Tensor | None, Tensor | None]:
+    """Lets the values (B, H, L, C) carry the bias of the painted pixels, so that nothing is added to the many pixels.
+
+    That needs weights that sum to one in each head: a sample without a real token is given one, of value zero.
+
+    Returns:
+        Values with their share of the bias, the mask to call the operator with, and which samples (B,) bool have no
+        real token and so no correlation either; the last two are None without a mask.
+    """
+    share = (bias / values.shape[1]).to(values.dtype)
+    if token_mask is None:
+        return values + share, None, None
+    mute = ~token_mask.any(1)
+    first = torch.arange(token_mask.shape[1], device=token_mask.device) == 0
+    return values.masked_fill(mute[:, None, None, None], 0) + share, token_mask | (mute[:, None] & first), mute
+
+
 def _correlate_absorbed(
     pixels: Tensor,
     keys: Tensor,
@@ -173,15 +190,12 @@ def _correlate_absorbed(
     heads = keys.shape[1]
     query = projections.pixel_query
     key_bias = None if query.bias is None else torch.einsum("bhld,hd->bhl", keys, query.bias.view(heads, -1))
-    bias, carried = None, False
+    painted_bias, mute = None, None
     if values is not None:
-        bias = projections.painted_out.bias
+        painted_bias = projections.painted_out.bias
         values = torch.einsum("bhld,chd->bhlc", values, projections.painted_out.weight.unflatten(1, (heads, -1)))
-        # Each head's weights sum to one, so the bias can ride on the few values instead of being added to the many
-        # pixels; not where a sample may have no real token, whose weights are all zero.
-        carried = bias is not None and token_mask is None and keys.shape[2] > 0
-        if carried:
-            values = values + bias / heads
+        if painted_bias is not None and values.shape[2] > 0:
+            values, token_mask, mute = _carry_bias(values, painted_bias, token_mask)
     painted, pooled, pixel_lse = bidirectional_spatial_correlation(
         pixels,
         _into_pixel_space(keys, query.weight),
@@ -191,8 +205,10 @@ def _correlate_absorbed(
         pixel_mask,
         direction=direction,
     )
-    if painted is not None and bias is not None and not carried:
-        painted = painted + bias.to(painted.dtype)
+    if painted is not None and painted_bias is not None and values.shape[2] == 0:
+        painted = painted + painted_bias.to(painted.dtype)
+    if mute is not None:
+        pixel_lse = pixel_lse.masked_fill(mute[:, None, None], -torch.inf)
     if pooled is not None:
         pooled = _project_pooled(pooled, projections.pixel_value, pixel_mask, pixels.shape[1])
         pooled = projections.pooled_out(_merge(pooled))

@@ -4,6 +4,10 @@
 #include <cstring>
 #include <string>
 
+#if defined(__linux__)
+#include <sys/mman.h>
+#endif
+
 namespace rrsis_kernels {
 namespace {
 
@@ -31,6 +35,19 @@ struct Arena {
     bytes = 0;
   }
 };
+
+// Asks for huge pages in new memory: the first touch of a page can cost more than the arithmetic on it (5 us for 4 KiB were
+// seen on a virtual machine, which made 20 ms of a forward that takes 30). Does nothing where the system has them off.
+void prefer_huge_pages(void* data, size_t bytes) {
+#if defined(__linux__) && defined(MADV_HUGEPAGE)
+  constexpr uintptr_t kHuge = uintptr_t(2) << 20;
+  const uintptr_t begin = (reinterpret_cast<uintptr_t>(data) + kHuge - 1) & ~(kHuge - 1);
+  const uintptr_t end = (reinterpret_cast<uintptr_t>(data) + bytes) & ~(kHuge - 1);
+  if (begin < end) madvise(reinterpret_cast<void*>(begin), end - begin, MADV_HUGEPAGE);
+#else
+  (void)data, (void)bytes;
+#endif
+}
 
 thread_local Arena shared_arena, thread_arena;
 
@@ -60,7 +77,9 @@ Tensor empty(std::initializer_list<int64_t> sizes, ScalarType dtype) {
   AtenTensorHandle handle = nullptr;
   TORCH_ERROR_CODE_CHECK(
       aoti_torch_empty_strided(dim, sizes.begin(), strides, code, aoti_torch_device_type_cpu(), 0, &handle));
-  return Tensor(handle);
+  Tensor t(handle);
+  prefer_huge_pages(t.mutable_data_ptr(), static_cast<size_t>(t.numel()) * t.element_size());
+  return t;
 }
 
 Tensor zeros(std::initializer_list<int64_t> sizes, ScalarType dtype) {

@@ -6,15 +6,33 @@
 
 enum Access { along_k, along_m };
 
+// What becomes of C: written, added to, or written past the caches (rows of whole cache lines only).
+enum Output { fresh, added, streamed };
+
+constexpr i64 kLine = 64;  // bytes
+
+// Memory that will be read soon, fetched a few lines per block while a product keeps the arithmetic busy.
+struct Ahead {
+  const char *next = nullptr, *end = nullptr;
+  i64 lines = 0;  // per block
+  RRSIS_INLINE void fetch() {
+    for (i64 i = 0; i < lines && next < end; ++i, next += kLine) __builtin_prefetch(next);
+  }
+};
+
 template <class T, int MR, int NV, Access access>
 RRSIS_INLINE void block(i64 K, const T* __restrict a, i64 lda, const T* __restrict b, i64 ldb, T* __restrict c, i64 ldc,
-                        bool accumulate) {
+                        Output output) {
   constexpr int lanes = Types<T>::lanes;
   Vec<T> acc[MR][NV];
 #pragma GCC unroll 16
   for (int i = 0; i < MR; ++i)
 #pragma GCC unroll 8
     for (int j = 0; j < NV; ++j) acc[i][j] = Vec<T>{};
+  if (output != streamed) {  // C is further out than the first-level cache
+#pragma GCC unroll 16
+    for (int i = 0; i < MR; ++i) __builtin_prefetch(c + i * ldc, 1);
+  }
   for (i64 k = 0; k < K; ++k) {
     Vec<T> row[NV];
 #pragma GCC unroll 8
@@ -32,12 +50,17 @@ RRSIS_INLINE void block(i64 K, const T* __restrict a, i64 lda, const T* __restri
 #pragma GCC unroll 8
     for (int j = 0; j < NV; ++j) {
       T* out = c + i * ldc + j * lanes;
-      store<T>(out, accumulate ? load<T>(out) + acc[i][j] : acc[i][j]);
+      if (output == streamed) {
+        store_past_caches<T>(out, acc[i][j]);
+      } else {
+        store<T>(out, output == added ? load<T>(out) + acc[i][j] : acc[i][j]);
+      }
     }
 }
 
 template <class T, int NV, Access access>
-__attribute__((noinline)) void panel(i64 M, i64 K, const T* a, i64 lda, const T* b, i64 ldb, T* c, i64 ldc, bool accumulate) {
+__attribute__((noinline)) void panel(i64 M, i64 K, const T* a, i64 lda, const T* b, i64 ldb, T* c, i64 ldc, Output output,
+                                     Ahead* ahead) {
   // Rows are spread evenly over the blocks (80 rows are ten blocks of 6 and four of 5): a small last block would run at the
   // latency of its few accumulators.
   const i64 blocks = (M + kBlockRows - 1) / kBlockRows;
@@ -45,9 +68,10 @@ __attribute__((noinline)) void panel(i64 M, i64 K, const T* a, i64 lda, const T*
   const i64 base = M / blocks, longer = M % blocks;
   for (i64 i = 0; i < blocks; ++i) {
     const i64 rows = base + (i < longer);
+    if (ahead) ahead->fetch();
     switch (rows) {
 #define RRSIS_CASE(MR) \
-  case MR: block<T, MR, NV, access>(K, a, lda, b, ldb, c, ldc, accumulate); break;
+  case MR: block<T, MR, NV, access>(K, a, lda, b, ldb, c, ldc, output); break;
       RRSIS_CASE(1)
       RRSIS_CASE(2)
       RRSIS_CASE(3)
@@ -64,14 +88,14 @@ __attribute__((noinline)) void panel(i64 M, i64 K, const T* a, i64 lda, const T*
 // `vectors` is the width of C in vectors; C's rows must have room for all of them.
 template <class T, Access access>
 void product(i64 M, i64 vectors, i64 K, const T* a, i64 lda, const T* b, i64 panel_stride, i64 ldb, T* c, i64 ldc,
-             bool accumulate) {
+             Output output, Ahead* ahead = nullptr) {
   for (i64 v = 0; v < vectors; v += kPanel) {
     switch (smaller(kPanel, vectors - v)) {
-      case 1: panel<T, 1, access>(M, K, a, lda, b, ldb, c, ldc, accumulate); break;
-      case 2: panel<T, 2, access>(M, K, a, lda, b, ldb, c, ldc, accumulate); break;
+      case 1: panel<T, 1, access>(M, K, a, lda, b, ldb, c, ldc, output, ahead); break;
+      case 2: panel<T, 2, access>(M, K, a, lda, b, ldb, c, ldc, output, ahead); break;
 #if RRSIS_PANEL > 2
-      case 3: panel<T, 3, access>(M, K, a, lda, b, ldb, c, ldc, accumulate); break;
-      case 4: panel<T, 4, access>(M, K, a, lda, b, ldb, c, ldc, accumulate); break;
+      case 3: panel<T, 3, access>(M, K, a, lda, b, ldb, c, ldc, output, ahead); break;
+      case 4: panel<T, 4, access>(M, K, a, lda, b, ldb, c, ldc, output, ahead); break;
 #endif
     }
     b += panel_stride;

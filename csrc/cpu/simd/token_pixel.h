@@ -7,7 +7,7 @@
 constexpr i64 kTile = 128;
 constexpr i64 kStride = 144;
 constexpr i64 kGroupRows = 256;
-constexpr i64 kSpread = 128;
+constexpr i64 kSpread = 160;
 constexpr i64 kDepth = 256;  // channels summed from zero before they are added to the score: shorter chains, less rounding
 
 template <class T>
@@ -180,25 +180,49 @@ void score(const Rows<T>& tokens, i64 row0, i64 rows, i64 channels, const T* tra
   }
   for (i64 c = 0; c < channels; c += kDepth)
     product<T, along_k>(rows, vectors, smaller(kDepth, channels - c), first + c, tokens.ld, transposed + c * width,
-                        channels * width, width, out, kStride, c > 0);
+                        channels * width, width, out, kStride, c > 0 ? added : fresh);
 }
 
 // sums (+)= weights x tile, the tile kept by load_tile: one row of `channels` per score row.
 template <class T>
-void gather(const T* weights, i64 rows, i64 count, const T* panels, i64 vectors, T* sums, bool accumulate) {
+void gather(const T* weights, i64 rows, i64 count, const T* panels, i64 vectors, T* sums, bool accumulate,
+            Ahead* ahead = nullptr) {
   constexpr i64 width = Shape<T>::width;
-  product<T, along_k>(rows, vectors, count, weights, kStride, panels, kTile * width, width, sums, vectors * Types<T>::lanes, accumulate);
+  product<T, along_k>(rows, vectors, count, weights, kStride, panels, kTile * width, width, sums, vectors * Types<T>::lanes,
+                      accumulate ? added : fresh, ahead);
+}
+
+// The rows after a tile, where they are read in place, to be fetched while a product of R rows and `vectors` runs.
+template <class T>
+Ahead next_tile(const RowView& v, const TokenPixelArgs& a, const Shape<T>& s, bool plain, i64 sample, i64 n0, i64 count, i64 vectors) {
+  const i64 blocks = (s.R + kBlockRows - 1) / kBlockRows * ((vectors + kPanel - 1) / kPanel), left = a.N - n0 - count;
+  Ahead ahead;
+  if (!plain || !v.data || left <= 0 || blocks == 0) return ahead;
+  const i64 bytes = smaller(count, left) * v.row * (i64)sizeof(T);
+  ahead.next = (const char*)((const T*)v.data + sample * v.batch + (n0 + count) * v.row);
+  ahead.end = ahead.next + bytes;
+  ahead.lines = (bytes / kLine + blocks - 1) / blocks;
+  return ahead;
+}
+
+// How `spread` writes a tile: past the caches where `rows` token rows make one step, lines are whole, and the output is large.
+template <class T>
+Output output_of(const TokenPixelArgs& a, const T* tile, bool plain, i64 rows, i64 channels) {
+  constexpr i64 kLarge = 8 << 20;  // bytes
+  const i64 row_bytes = channels * (i64)sizeof(T);
+  const bool once = plain && rows <= kSpread, lines = row_bytes % kLine == 0 && (uintptr_t)tile % kLine == 0;
+  return once && lines && a.B * a.N * row_bytes >= kLarge ? streamed : fresh;
 }
 
 // pixels (+)= scores^T x packed token rows, in steps of at most kSpread rows: a panel and the scores of a block of pixels,
 // which use a third of each line that they touch, then stay in the first-level cache together.
 template <class T>
-void spread(const T* scores, i64 count, i64 rows, const T* packed, i64 vectors, T* pixels, bool accumulate) {
+void spread(const T* scores, i64 count, i64 rows, const T* packed, i64 vectors, T* pixels, Output output) {
   constexpr i64 width = Shape<T>::width;
   const i64 steps = larger(1, (rows + kSpread - 1) / kSpread);
   for (i64 i = 0; i < steps; ++i) {
     const i64 begin = rows * i / steps, end = rows * (i + 1) / steps;
     product<T, along_m>(count, vectors, end - begin, scores + begin * kStride, kStride, packed + begin * width, rows * width, width,
-                        pixels, vectors * Types<T>::lanes, accumulate || i > 0);
+                        pixels, vectors * Types<T>::lanes, i > 0 ? added : output);
   }
 }

@@ -212,12 +212,15 @@ void backward_tile(const TokenPixelArgs& a, const Shape<T>& s, const BackwardSam
   if (a.gate.data) __builtin_memset(t.gate, 0, 2 * kStride * sizeof(T));
   T* grad = s.plain_pixels ? (T*)a.grad_pixels + (sample * a.N + n0) * a.C : t.out;
   const i64 stack = a.pool ? 2 : 1;
+  const Output output = output_of<T>(a, grad, s.plain_pixels, stack * s.R, a.C);
+  Ahead pixels = next_tile<T>(a.pixels, a, s, s.plain_pixels, sample, n0, count, s.c_vectors);
+  Ahead painted = next_tile<T>(a.grad_painted, a, s, s.plain_painted, sample, n0, count, s.d_vectors);
   for (i64 g = 0; g < s.groups; ++g) {
     const Group r = group_of(a, s, g);
     backward_scores<T>(a, s, r, p, tokens, out, t, extra, padded);
-    spread<T>(t.slope, count, stack * r.rows, p.stacked + s.packed(s.c_vectors, r.row0 * stack), s.c_vectors, grad, g > 0);
-    gather<T>(t.slope, r.rows, count, t.panels, s.c_vectors, out.keys + r.row0 * s.Cp, !first);
-    if (a.paint) gather<T>(t.probability, r.rows, count, t.painted_panels, s.d_vectors, out.values + r.row0 * s.Dp, !first);
+    spread<T>(t.slope, count, stack * r.rows, p.stacked + s.packed(s.c_vectors, r.row0 * stack), s.c_vectors, grad, g > 0 ? added : output);
+    gather<T>(t.slope, r.rows, count, t.panels, s.c_vectors, out.keys + r.row0 * s.Cp, !first, &pixels);
+    if (a.paint) gather<T>(t.probability, r.rows, count, t.painted_panels, s.d_vectors, out.values + r.row0 * s.Dp, !first, &painted);
   }
   if (a.gate.data) store_grad_gate<T>(a, t, sample, n0, count);
   if (!s.plain_pixels)
@@ -238,6 +241,7 @@ void backward_chunk(const TokenPixelArgs& a, i64 sample, i64 chunk, const WorkMe
   const i64 step = tile_length(span.end - span.begin, s.lanes);
   for (i64 n = span.begin; n < span.end; n += step)
     backward_tile<T>(a, s, p, tokens, out, t, sample, n, smaller(step, span.end - n), n == span.begin);
+  finish_stores();
 }
 
 // out = the chunks' rows at `first`, added in their order; zeros without chunks.

@@ -143,12 +143,14 @@ void forward_tile(const TokenPixelArgs& a, const Shape<T>& s, const ForwardSampl
   const Rows<T> keys = token_rows<T>(a.keys, a, sample, a.C, p.keys, false);
   const PixelBias<T> extra = a.pool ? pixel_bias<T>(a, t.bias, sample, n0, count) : PixelBias<T>{nullptr, 0};
   T* painted = s.plain_painted ? (T*)a.painted + (sample * a.N + n0) * a.D : t.painted;
+  const Output output = output_of<T>(a, painted, s.plain_painted, s.R, a.D);
+  Ahead ahead = next_tile<T>(a.pixels, a, s, s.plain_pixels, sample, n0, count, s.c_vectors);
   for (i64 g = 0; g < s.groups; ++g) {
     const Group r = group_of(a, s, g);
     score<T>(keys, r.row0, r.rows, s.Cp, t.transposed, padded / s.lanes, t.scores);
     if (a.pool) {
       pool_weights<T>(a, s, r, p, t, pool, extra, padded);
-      gather<T>(t.weights, r.rows, count, t.panels, s.c_vectors, pool.sums + r.row0 * s.Cp, !first);
+      gather<T>(t.weights, r.rows, count, t.panels, s.c_vectors, pool.sums + r.row0 * s.Cp, !first, &ahead);
     }
     if (a.paint) {
       for (i64 h = 0; h < r.heads; ++h) {
@@ -156,7 +158,7 @@ void forward_tile(const TokenPixelArgs& a, const Shape<T>& s, const ForwardSampl
         T* lse = (T*)a.pixel_lse + (sample * a.H + r.head0 + h) * a.N + n0;
         for (i64 n = 0; n < count; ++n) lse[n] = t.lse[n];
       }
-      spread<T>(t.scores, count, r.rows, p.values + s.packed(s.d_vectors, r.row0), s.d_vectors, painted, g > 0);
+      spread<T>(t.scores, count, r.rows, p.values + s.packed(s.d_vectors, r.row0), s.d_vectors, painted, g > 0 ? added : output);
     }
   }
   if (a.paint && !s.plain_painted)
@@ -176,6 +178,7 @@ void forward_chunk(const TokenPixelArgs& a, i64 sample, i64 chunk, const WorkMem
   const i64 step = tile_length(span.end - span.begin, s.lanes);
   for (i64 n = span.begin; n < span.end; n += step)
     forward_tile<T>(a, s, p, t, pool, sample, n, smaller(step, span.end - n), n == span.begin);
+  finish_stores();
 }
 
 // Combines the chunks of a sample, in their order, into the pooled tokens; a token without pixels gets zeros.

@@ -37,6 +37,23 @@ template <class T>
 RRSIS_INLINE void store(T* p, Vec<T> v) {
   *(typename Types<T>::Loose*)p = v;
 }
+// Without reading the line first and without keeping it: for outputs that the caches cannot hold. `p` is aligned.
+template <class T>
+RRSIS_INLINE void store_past_caches(T* p, Vec<T> v) {
+#if RRSIS_VECTOR_BYTES == 64 && defined(__AVX512F__)
+  __builtin_ia32_movntps512((float*)p, (Vec<float>)v);
+#elif RRSIS_VECTOR_BYTES == 32 && defined(__AVX__)
+  __builtin_ia32_movntps256((float*)p, (Vec<float>)v);
+#else
+  store<T>(p, v);
+#endif
+}
+// Before another thread may read what store_past_caches wrote.
+RRSIS_INLINE void finish_stores() {
+#if defined(__SSE__)
+  __builtin_ia32_sfence();
+#endif
+}
 template <class T>
 RRSIS_INLINE Vec<T> splat(T x) {
   return x - Vec<T>{};  // folds to a broadcast; adding 0 would not, for the sake of -0
