@@ -23,7 +23,7 @@ import torch
 from rrsis_kernels import __version__, backends, library
 
 STATUS_FILE = "_build_status.json"
-CPU_CAPABILITIES = ("baseline", "avx2", "avx512")
+CPU_CAPABILITIES = ("baseline", "avx2", "avx512", "avx512bf16")
 """Names of the values of the operator ``cpu_capability``."""
 
 _FOLDER = Path(__file__).parent

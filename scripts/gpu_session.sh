@@ -49,7 +49,7 @@ describe_machine() {
     date -u '+%Y-%m-%dT%H:%M:%SZ'
     git log -1 --format='commit %H' 2>/dev/null || echo "commit unknown (no .git here)"
     grep -m1 'model name' /proc/cpuinfo
-    grep -m1 -o -w -E 'avx512f' /proc/cpuinfo || echo "no AVX-512"
+    grep -m1 '^flags' /proc/cpuinfo | grep -o -w -E 'avx512f|avx512_bf16' || echo "no AVX-512"
     nproc
     nvidia-smi --query-gpu=name,driver_version,memory.total --format=csv,noheader 2>/dev/null || echo "no nvidia-smi"
 }

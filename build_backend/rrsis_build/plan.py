@@ -44,10 +44,12 @@ LINK_FLAGS = ("-shared", "-Wl,--as-needed", "-Wl,--no-undefined")
 # Sources named csrc/cpu/isa_<name>.cpp are compiled with these flags; every other one for the platform's baseline.
 # The order matters: an inline function compiled in several files ends up in the library once, from the first file that
 # has it, so files for plainer instruction sets are linked first and a baseline machine never meets an AVX-512 copy.
+_AVX512 = ("-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mavx2", "-mfma", "-mf16c")
 X86_64_ISA_FLAGS = {
     "baseline": (),
     "avx2": ("-mavx2", "-mfma", "-mf16c"),
-    "avx512": ("-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mavx2", "-mfma", "-mf16c"),
+    "avx512": _AVX512,
+    "avx512bf16": (*_AVX512, "-mavx512bf16"),
 }
 
 

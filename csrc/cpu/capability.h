@@ -1,4 +1,4 @@
-// Which instruction set the kernels use: 0 baseline, 1 AVX2 + FMA + F16C, 2 AVX-512.
+// Which instruction set the kernels use: 0 baseline, 1 AVX2 + FMA + F16C, 2 AVX-512, 3 AVX-512 with BF16.
 #pragma once
 
 #include <cstdint>

@@ -119,5 +119,6 @@ struct KernelTable {
 const KernelTable& baseline_kernels();
 const KernelTable& avx2_kernels();
 const KernelTable& avx512_kernels();
+const KernelTable& avx512bf16_kernels();  // for bf16 inputs alone
 
 }  // namespace rrsis_kernels

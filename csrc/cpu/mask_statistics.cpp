@@ -82,7 +82,7 @@ Tensor forward(MaskStatisticsArgs& a, const Tensor& like) {
   set_axes(a, x, y);
   std::vector<double> bands(a.B * a.bands * kColumns);
   a.band_sums = bands.data();
-  const KernelTable& k = kernels();
+  const KernelTable& k = kernels(a.dtype);
   const size_t bytes = k.mask_statistics_thread_bytes(a);
   parallel(a.B * a.bands, 200.0 * a.Wm * a.Hm / a.bands, [&](int64_t begin, int64_t end) {
     char* memory = thread_scratch(bytes);
@@ -121,7 +121,7 @@ std::tuple<Tensor, Tensor> backward(MaskStatisticsArgs& a, const Tensor& like) {
     const int64_t begin = a.Hm * i / a.bands, end = a.Hm * (i + 1) / a.bands;
     if (begin < end) a.band_grad_rows = std::max<int64_t>(a.band_grad_rows, y.hi[end - 1] - y.lo[begin] + 1);
   }
-  const KernelTable& k = kernels();
+  const KernelTable& k = kernels(a.dtype);
   const size_t bytes = k.mask_statistics_thread_bytes(a);
   a.band_grads = shared_scratch(a.B * a.bands * 2 * a.band_grad_rows * a.w * sizeof(T));
   parallel(a.B * a.bands, 250.0 * a.Wm * a.Hm / a.bands, [&](int64_t begin, int64_t end) {

@@ -38,7 +38,7 @@ Tensor masked_cosine_forward(Tensor prediction, Tensor target, Tensor mask) {
   Tensor loss = empty({a.B}, statistics_dtype(prediction));
   std::vector<double> sums(a.B * a.chunks * 2);
   a.chunk_sums = sums.data();
-  const KernelTable& k = kernels();
+  const KernelTable& k = kernels(a.dtype);
   parallel(a.B * a.chunks, 6.0 * a.C * a.N / a.chunks, [&](int64_t begin, int64_t end) {
     for (int64_t u = begin; u < end; ++u) k.masked_cosine_forward(a, u / a.chunks, u % a.chunks);
   });
@@ -72,7 +72,7 @@ std::tuple<Tensor, Tensor> masked_cosine_backward(Tensor grad_loss, Tensor predi
   Tensor dx = empty({a.B, a.N, a.C}, prediction.scalar_type()), dy = empty({a.B, a.N, a.C}, prediction.scalar_type());
   a.grad_prediction = dx.mutable_data_ptr();
   a.grad_target = dy.mutable_data_ptr();
-  const KernelTable& k = kernels();
+  const KernelTable& k = kernels(a.dtype);
   parallel(a.B * a.chunks, 12.0 * a.C * a.N / a.chunks, [&](int64_t begin, int64_t end) {
     for (int64_t u = begin; u < end; ++u) k.masked_cosine_backward(a, u / a.chunks, u % a.chunks);
   });

@@ -20,8 +20,8 @@ using torch::headeronly::ScalarType;
 using torch::stable::Tensor;
 using OptionalTensor = std::optional<Tensor>;
 
-// Kernels of the capability in force. Throws when RRSIS_KERNELS_CPU_CAPABILITY asks for what this processor has not got.
-const KernelTable& kernels();
+// Kernels of the capability in force for inputs of a DType. Throws when RRSIS_KERNELS_CPU_CAPABILITY asks for what this processor has not got.
+const KernelTable& kernels(int dtype);
 
 // Working memory, aligned and kept for the next call up to a limit: fresh pages of large buffers cost more than some
 // calls. `shared` belongs to the calling thread for one operator call, `thread` to whichever thread asks.

@@ -71,12 +71,12 @@ int64_t chunk_count(int64_t samples, int64_t pixels) {
 }
 
 void run_forward(const TokenPixelArgs& a) {
-  const KernelTable& k = kernels();
+  const KernelTable& k = kernels(a.dtype);
   run(a, {k.forward_sizes(a), k.forward_prepare, k.forward_chunk, k.forward_finish, 1 + a.paint + a.pool});
 }
 
 void run_backward(const TokenPixelArgs& a) {
-  const KernelTable& k = kernels();
+  const KernelTable& k = kernels(a.dtype);
   run(a, {k.backward_sizes(a), k.backward_prepare, k.backward_chunk, k.backward_finish, 3 + 2 * a.paint + 2 * a.pool});
 }
 

@@ -15,10 +15,12 @@ extern "C" __attribute__((visibility("default"))) int schema_count() {
 }
 """
 
-# Which instruction sets a file was compiled for: 2 for AVX-512, 1 for AVX2, 0 for less.
+# Which instruction sets a file was compiled for: 3 for AVX-512 with BF16, 2 for AVX-512, 1 for AVX2, 0 for less.
 ISA = """
 extern "C" __attribute__((visibility("default"))) int isa_{name}() {{
-#if defined(__AVX512F__)
+#if defined(__AVX512BF16__)
+  return 3;
+#elif defined(__AVX512F__)
   return 2;
 #elif defined(__AVX2__) && defined(__FMA__)
   return 1;
@@ -38,7 +40,7 @@ def project(tmp_path, monkeypatch):
     root = tmp_path / "project"
     (root / "csrc" / "cpu").mkdir(parents=True)
     (root / "csrc" / "ops.cpp").write_text(OPERATORS)
-    for name in ("baseline", "avx2", "avx512"):
+    for name in ("baseline", "avx2", "avx512", "avx512bf16"):
         (root / "csrc" / "cpu" / f"isa_{name}.cpp").write_text(ISA.format(name=name))
     shutil.copy(ROOT / "csrc" / "build_info.cpp", root / "csrc")
     for package in ("rrsis", "rrsis_kernels"):

@@ -34,7 +34,8 @@ def test_builds_loads_and_rebuilds_only_what_changed(project):
     library = ctypes.CDLL(str(project / "out" / "_C.so"))
     assert library.schema_count() == 2
     if platform.machine() == "x86_64":
-        assert [library.isa_baseline(), library.isa_avx2(), library.isa_avx512()] == [0, 1, 2]
+        levels = [library.isa_baseline(), library.isa_avx2(), library.isa_avx512(), library.isa_avx512bf16()]
+        assert levels == [0, 1, 2, 3]
 
     objects = {path.name: path.stat().st_mtime_ns for path in (project / "work" / "cpu").glob("*.o")}
     (project / "csrc" / "cpu" / "isa_baseline.cpp").write_text('extern "C" int changed() { return 1; }\n')

@@ -105,4 +105,4 @@ def test_unreadable_cuda_architectures_are_named(text):
 
 def test_other_processors_get_the_baseline_alone():
     assert list(plan.isa_flags("aarch64")) == ["baseline"]
-    assert list(plan.isa_flags("x86_64")) == ["baseline", "avx2", "avx512"]
+    assert list(plan.isa_flags("x86_64")) == ["baseline", "avx2", "avx512", "avx512bf16"]

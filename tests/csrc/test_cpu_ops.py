@@ -18,7 +18,7 @@ ops = torch.ops.rrsis_kernels
 pytestmark = pytest.mark.skipif(
     not library.extension_status()["_C"].loaded, reason=f"no C++ kernels: {library.extension_status()['_C'].reason}"
 )
-LEVELS = ("baseline", "avx2", "avx512")
+LEVELS = ("baseline", "avx2", "avx512", "avx512bf16")
 
 
 @pytest.fixture(params=range(len(LEVELS)), ids=LEVELS)
@@ -92,11 +92,19 @@ def test_correlation_where_work_is_split(capability, shape, dtype):
     assert_close(correlation(inputs, cotangents), correlation_reference(inputs, cotangents), TOLERANCE[dtype])
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 @pytest.mark.parametrize("pixels", [1, 7, 8, 9, 16, 127, 128, 129, 192, 193, 255, 900, 905])
-def test_pixel_counts_around_the_borders(capability, pixels):
-    inputs = correlation_inputs(1, pixels, 16, 2, 3, 16)
+def test_pixel_counts_around_the_borders(capability, pixels, dtype):
+    inputs = correlation_inputs(1, pixels, 16, 2, 3, 16, dtype=dtype)
     cotangents = cotangents_of(correlation(inputs))
-    assert_close(correlation(inputs, cotangents), correlation_reference(inputs, cotangents), 3e-6)
+    assert_close(correlation(inputs, cotangents), correlation_reference(inputs, cotangents), TOLERANCE[dtype])
+
+
+def test_outputs_that_no_cache_holds(capability):
+    """From 8 MiB on, painted pixels and the gradient of pixels are written past the caches."""
+    inputs = correlation_inputs(1, 8200, 256, 1, 2, 256)
+    cotangents = cotangents_of(correlation(inputs))
+    assert_close(correlation(inputs, cotangents), correlation_reference(inputs, cotangents), 1e-5)
 
 
 def twin_inputs(B, N, C, H, K, dtype=torch.float32):
@@ -157,8 +165,9 @@ def test_any_number_of_threads_gives_the_same_bits(capability, samples):
         torch.set_num_threads(before)
 
 
-def test_nan_in_a_pixel_reaches_what_depends_on_it_and_nothing_else(capability):
-    inputs = correlation_inputs(2, 200, 16, 2, 5, 16)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_nan_in_a_pixel_reaches_what_depends_on_it_and_nothing_else(capability, dtype):
+    inputs = correlation_inputs(2, 200, 16, 2, 5, 16, dtype=dtype)
     inputs[0][1, 130, 3] = torch.nan
     painted, pooled, lse = correlation(inputs)
     assert painted[1, 130].isnan().all()
@@ -170,9 +179,10 @@ def test_nan_in_a_pixel_reaches_what_depends_on_it_and_nothing_else(capability):
     assert painted[0].isfinite().all()
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 @pytest.mark.parametrize("name", ["keys", "key_bias"])
-def test_nan_in_a_key_reaches_its_head_in_both_directions(capability, name):
-    inputs = correlation_inputs(1, 200, 16, 2, 5, 16)
+def test_nan_in_a_key_reaches_its_head_in_both_directions(capability, name, dtype):
+    inputs = correlation_inputs(1, 200, 16, 2, 5, 16, dtype=dtype)
     {"keys": inputs[1], "key_bias": inputs[3][..., None]}[name][0, 1, 2, 0] = torch.nan
     painted, pooled, lse = correlation(inputs)
     assert painted.isnan().all()  # heads are summed
@@ -183,8 +193,9 @@ def test_nan_in_a_key_reaches_its_head_in_both_directions(capability, name):
     assert pooled[0, 1, [0, 1, 3, 4]].isfinite().all()
 
 
-def test_nan_in_a_gradient_is_not_hidden(capability):
-    inputs = correlation_inputs(1, 40, 16, 2, 5, 16)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_nan_in_a_gradient_is_not_hidden(capability, dtype):
+    inputs = correlation_inputs(1, 40, 16, 2, 5, 16, dtype=dtype)
     cotangents = cotangents_of(correlation(inputs))
     cotangents[0][0, 7, 1] = torch.nan
     grads = correlation(inputs, cotangents)[3:]
@@ -291,6 +302,23 @@ def test_strides(capability, dtype):
         assert torch.equal(found, expected)
 
 
+@pytest.mark.parametrize("place", ["at an odd address", "an odd number apart"])
+def test_rows_of_bfloat16_that_do_not_begin_with_a_pair(capability, place):
+    """Where bf16 is multiplied in pairs, rows are read in place only if no pair lies across an even address."""
+
+    def moved(x):
+        if place == "at an odd address":
+            return torch.cat([x.new_full((1,), torch.nan), x.flatten()])[1:].view(x.shape)
+        return torch.cat([x, torch.full_like(x[..., :1], torch.nan)], -1)[..., : x.shape[-1]]
+
+    *inputs, token_mask, pixel_mask = correlation_inputs(2, 150, 64, 3, 5, 32, dtype=torch.bfloat16, masks=True)
+    cotangents = cotangents_of(correlation((*inputs, token_mask, pixel_mask)))
+    due = correlation((*inputs, token_mask, pixel_mask), cotangents)
+    others = (*map(moved, inputs[:3]), inputs[3], token_mask, pixel_mask)
+    for found, expected in zip(correlation(others, [*map(moved, cotangents[:2]), cotangents[2]]), due, strict=True):
+        assert torch.equal(found, expected)
+
+
 @pytest.mark.parametrize(
     ("size", "full"), [((30, 30), (120, 120)), ((13, 17), (52, 70)), ((30, 30), (16, 15)), ((1, 1), (5, 9))]
 )
@@ -335,7 +363,7 @@ def test_the_environment_forces_the_capability():
         "print(ops.cpu_capability())\n"
         "os.environ['RRSIS_KERNELS_CPU_CAPABILITY'] = 'sse9'\n"
         "try:\n    ops.set_cpu_capability(-1)\n"
-        "except RuntimeError as error:\n    print('baseline, avx2 or avx512 was due' in str(error))\n"
+        "except RuntimeError as error:\n    print('baseline, avx2, avx512 or avx512bf16 was due' in str(error))\n"
     )
     environment = {**os.environ, "RRSIS_KERNELS_CPU_CAPABILITY": "baseline"}
     run = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True)

@@ -13,7 +13,7 @@ import rrsis_kernels
 from rrsis_kernels import backends, library, use_backend
 
 REFERENCE = "reference"
-CAPABILITIES = ("baseline", "avx2", "avx512")
+CAPABILITIES = ("baseline", "avx2", "avx512", "avx512bf16")
 AUTOMATIC = -1
 M_PERTURB = -6  # malloc.h
 KERNELS = tuple(f"cpu-{capability}" for capability in CAPABILITIES)

@@ -20,6 +20,12 @@ struct Ahead {
   }
 };
 
+// One step of a product. Specialised where an operand's lane carries more than one number (bfloat16.h).
+template <class T>
+RRSIS_INLINE Vec<T> multiply_add(Vec<T> sum, Vec<T> x, Vec<T> y) {
+  return sum + x * y;
+}
+
 template <class T, int MR, int NV, Access access>
 RRSIS_INLINE void block(i64 K, const T* __restrict a, i64 lda, const T* __restrict b, i64 ldb, T* __restrict c, i64 ldc,
                         Output output) {
@@ -41,7 +47,7 @@ RRSIS_INLINE void block(i64 K, const T* __restrict a, i64 lda, const T* __restri
     for (int i = 0; i < MR; ++i) {
       const Vec<T> x = splat<T>(access == along_k ? a[i * lda + k] : a[k * lda + i]);
 #pragma GCC unroll 8
-      for (int j = 0; j < NV; ++j) acc[i][j] += x * row[j];
+      for (int j = 0; j < NV; ++j) acc[i][j] = multiply_add<T>(acc[i][j], x, row[j]);
     }
     b += ldb;
   }

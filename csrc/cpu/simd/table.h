@@ -1,9 +1,15 @@
-// The table of one instruction set: a slot takes float or double compute by the dtype of the call.
+// The table of one instruction set: a slot takes float or double compute by the dtype of the call. One for bf16 inputs alone
+// has nothing in double.
 
+#ifdef RRSIS_BFLOAT16_PAIRS
+#define RRSIS_BY_DTYPE(result, name, params, call) \
+  result name##_any params { return name<float> call; }
+#else
 #define RRSIS_BY_DTYPE(result, name, params, call)                          \
   result name##_any params {                                                \
     return a.dtype == kFloat64 ? name<double> call : name<float> call;      \
   }
+#endif
 
 RRSIS_BY_DTYPE(WorkSizes, forward_sizes, (const TokenPixelArgs& a), (a))
 RRSIS_BY_DTYPE(void, forward_prepare, (const TokenPixelArgs& a, i64 b, const WorkMemory& w), (a, b, w))

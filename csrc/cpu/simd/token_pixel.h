@@ -10,6 +10,20 @@ constexpr i64 kGroupRows = 256;
 constexpr i64 kSpread = 160;
 constexpr i64 kDepth = 256;  // channels summed from zero before they are added to the score: shorter chains, less rounding
 
+// Numbers that one lane of an operand carries: 2 where bf16 is multiplied in pairs (bfloat16_operands.h).
+#ifdef RRSIS_BFLOAT16_PAIRS
+constexpr i64 kPerLane = 2;
+#else
+constexpr i64 kPerLane = 1;
+#endif
+// Lanes that n numbers take.
+constexpr i64 in_lanes(i64 n) { return (n + kPerLane - 1) / kPerLane; }
+// Channels of a padded row: whole vectors of the compute type and of the operands.
+template <class T>
+constexpr i64 padded_channels(i64 channels) {
+  return round_up(channels, Types<T>::lanes * kPerLane);
+}
+
 template <class T>
 struct Shape {
   static constexpr i64 lanes = Types<T>::lanes, width = kPanel * Types<T>::lanes;
@@ -20,7 +34,7 @@ struct Shape {
 
   explicit Shape(const TokenPixelArgs& a) {
     R = a.H * a.L;
-    Cp = round_up(a.C, lanes), Dp = round_up(a.D, lanes);
+    Cp = padded_channels<T>(a.C), Dp = padded_channels<T>(a.D);
     c_vectors = Cp / lanes, d_vectors = Dp / lanes;
     const i64 parts = larger(1, (R + kGroupRows - 1) / kGroupRows);
     group_heads = larger(1, (a.H + parts - 1) / parts);
@@ -82,7 +96,7 @@ RRSIS_INLINE bool plain_tokens(const TokenView& v, const TokenPixelArgs& a, i64 
 template <class T>
 Rows<T> token_rows(const TokenView* banks, const TokenPixelArgs& a, i64 sample, i64 channels, T* copy, bool fill) {
   if (plain_tokens<T>(banks[0], a, channels)) return {(const T*)banks[0].data + sample * banks[0].batch, banks[0].row};
-  const i64 padded = round_up(channels, Types<T>::lanes);
+  const i64 padded = padded_channels<T>(channels);
   for (i64 row = 0; fill && row < a.H * a.L; ++row)
     load_row<T>(copy + row * padded, token_row(banks, a, sample, row / a.L, row % a.L, a.dtype), a.dtype, channels, padded);
   return {copy, padded};
@@ -92,12 +106,12 @@ template <class T>
 const T* token_row_as(const TokenView* banks, const TokenPixelArgs& a, i64 sample, i64 row, i64 channels, T* copy) {
   const void* src = token_row(banks, a, sample, row / a.L, row % a.L, a.dtype);
   if (src && a.dtype == DTypeOf<T>::value && channels % Types<T>::lanes == 0) return (const T*)src;
-  load_row<T>(copy, src, a.dtype, channels, round_up(channels, Types<T>::lanes));
+  load_row<T>(copy, src, a.dtype, channels, padded_channels<T>(channels));
   return copy;
 }
 template <class T>
 i64 token_copy_size(const TokenView* banks, const TokenPixelArgs& a, i64 channels) {
-  return plain_tokens<T>(banks[0], a, channels) ? 0 : a.H * a.L * round_up(channels, Types<T>::lanes);
+  return plain_tokens<T>(banks[0], a, channels) ? 0 : a.H * a.L * padded_channels<T>(channels);
 }
 
 template <class T>
@@ -118,7 +132,7 @@ RRSIS_INLINE void load_token_mask(uint8_t* dst, const TokenPixelArgs& a, i64 sam
 template <class T>
 void load_tile(const RowView& v, const TokenPixelArgs& a, bool plain, i64 sample, i64 n0, i64 count, i64 channels, T* copy,
                T* transposed, T* panels, bool keep) {
-  const i64 padded = round_up(channels, Types<T>::lanes);
+  const i64 padded = padded_channels<T>(channels);
   const T* data = copy;
   i64 ld = padded;
   if (plain && v.data) {
@@ -174,13 +188,29 @@ template <class T>
 void score(const Rows<T>& tokens, i64 row0, i64 rows, i64 channels, const T* transposed, i64 vectors, T* out) {
   constexpr i64 width = Shape<T>::width;
   const T* first = tokens.data + row0 * tokens.ld;
+  const i64 depth = in_lanes(channels);
   if (channels == 0) {
     for (i64 i = 0; i < rows * kStride; ++i) out[i] = 0;
     return;
   }
-  for (i64 c = 0; c < channels; c += kDepth)
-    product<T, along_k>(rows, vectors, smaller(kDepth, channels - c), first + c, tokens.ld, transposed + c * width,
-                        channels * width, width, out, kStride, c > 0 ? added : fresh);
+  for (i64 c = 0; c < depth; c += kDepth)
+    product<T, along_k>(rows, vectors, smaller(kDepth, depth - c), first + c, tokens.ld, transposed + c * width,
+                        depth * width, width, out, kStride, c > 0 ? added : fresh);
+}
+
+// Scores as the products read them, K running over pixels or over rows: as they are. Specialised with the operands.
+template <class T>
+RRSIS_INLINE const T* along_pixels(const T* scores, i64, i64, T*) {
+  return scores;
+}
+template <class T>
+RRSIS_INLINE const T* along_rows(T* scores, i64, i64) {
+  return scores;
+}
+// A weight as the products will read it: what a sum of weights has to add up.
+template <class T>
+RRSIS_INLINE Vec<T> as_operand(Vec<T> x) {
+  return x;
 }
 
 // sums (+)= weights x tile, the tile kept by load_tile: one row of `channels` per score row.
@@ -188,8 +218,8 @@ template <class T>
 void gather(const T* weights, i64 rows, i64 count, const T* panels, i64 vectors, T* sums, bool accumulate,
             Ahead* ahead = nullptr) {
   constexpr i64 width = Shape<T>::width;
-  product<T, along_k>(rows, vectors, count, weights, kStride, panels, kTile * width, width, sums, vectors * Types<T>::lanes,
-                      accumulate ? added : fresh, ahead);
+  product<T, along_k>(rows, vectors, in_lanes(count), weights, kStride, panels, in_lanes(kTile) * width, width, sums,
+                      vectors * Types<T>::lanes, accumulate ? added : fresh, ahead);
 }
 
 // The rows after a tile, where they are read in place, to be fetched while a product of R rows and `vectors` runs.
@@ -219,10 +249,10 @@ Output output_of(const TokenPixelArgs& a, const T* tile, bool plain, i64 rows, i
 template <class T>
 void spread(const T* scores, i64 count, i64 rows, const T* packed, i64 vectors, T* pixels, Output output) {
   constexpr i64 width = Shape<T>::width;
-  const i64 steps = larger(1, (rows + kSpread - 1) / kSpread);
+  const i64 depth = in_lanes(rows), steps = larger(1, (depth + kSpread - 1) / kSpread);
   for (i64 i = 0; i < steps; ++i) {
-    const i64 begin = rows * i / steps, end = rows * (i + 1) / steps;
-    product<T, along_m>(count, vectors, end - begin, scores + begin * kStride, kStride, packed + begin * width, rows * width, width,
+    const i64 begin = depth * i / steps, end = depth * (i + 1) / steps;
+    product<T, along_m>(count, vectors, end - begin, scores + begin * kStride, kStride, packed + begin * width, depth * width, width,
                         pixels, vectors * Types<T>::lanes, i > 0 ? added : output);
   }
 }

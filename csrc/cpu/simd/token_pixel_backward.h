@@ -31,6 +31,7 @@ struct BackwardPartial {
 template <class T>
 struct BackwardTile {
   T *pixels, *transposed, *panels, *painted_t, *painted_panels, *probability, *slope, *pulled, *out, *bias, *lse, *gate, *row;
+  T* words;  // dS as the gathering product reads it, where that is another form
   BackwardTile(const TokenPixelArgs& a, const Shape<T>& s, Bump& m) {
     const i64 scores = s.group_rows(a) * kStride, tile = round_up(kTile, s.width);
     pixels = m.take<T>(kTile * larger(s.Cp, s.Dp));
@@ -45,7 +46,8 @@ struct BackwardTile {
     bias = m.take<T>(2 * kStride);
     lse = m.take<T>(a.H * kStride);
     gate = m.take<T>(2 * kStride);
-    row = m.take<T>(larger(s.Cp, s.Dp));
+    row = m.take<T>(2 * larger(s.Cp, s.Dp));
+    words = m.take<T>(kPerLane > 1 ? scores : 0);
   }
 };
 
@@ -61,16 +63,27 @@ WorkSizes backward_sizes(const TokenPixelArgs& a) {
 
 // <dY, Y>, the maximum and the inverse total of every pooled row.
 template <class T>
-void load_pool_rows(const TokenPixelArgs& a, const Shape<T>& s, const BackwardSample<T>& p, const Rows<T>& grads, T* scratch,
-                    i64 sample) {
+void load_pool_rows(const TokenPixelArgs& a, const Shape<T>& s, const BackwardSample<T>& p, T* scratch, i64 sample) {
   for (i64 row = 0; row < s.R; ++row) {
     const T* stats = (const T*)a.pool_stats + (sample * s.R + row) * 2;
     p.maximum[row] = stats[0];
     p.inverse[row] = stats[1] == 0 ? 0 : (T)1 / stats[1];
-    const T *y = token_row_as<T>(a.pooled_view, a, sample, row, a.C, scratch), *dy = grads.data + row * grads.ld;
+    const T* y = token_row_as<T>(a.pooled_view, a, sample, row, a.C, scratch);
+    const T* dy = token_row_as<T>(a.grad_pooled, a, sample, row, a.C, scratch + s.Cp);
     Vec<T> sum{};
     for (i64 c = 0; c < s.Cp; c += s.lanes) sum += load<T>(y + c) * load<T>(dy + c);
     p.delta[row] = reduce_add<T>(sum);
+  }
+}
+
+// Keys of one group of heads and, where `stack` is 2, below them the gradients of what they pooled, packed for `spread`.
+template <class T>
+void pack_stacked(const Shape<T>& s, const Group& r, i64 stack, const Rows<T>& keys, const Rows<T>& grads, T* dst) {
+  const i64 stride = stack * r.rows * s.width;
+  for (i64 i = 0; i < r.rows; ++i) {
+    const i64 row = r.row0 + i;
+    pack_row<T>(dst + i * s.width, stride, keys.data + row * keys.ld, s.c_vectors);
+    if (stack > 1) pack_row<T>(dst + (r.rows + i) * s.width, stride, grads.data + row * grads.ld, s.c_vectors);
   }
 }
 
@@ -87,17 +100,12 @@ void backward_prepare(const TokenPixelArgs& a, i64 sample, const WorkMemory& w) 
   Rows<T> grads{nullptr, 0};
   if (a.pool) {
     grads = token_rows<T>(a.grad_pooled, a, sample, a.C, p.grads, true);
-    load_pool_rows<T>(a, s, p, grads, t.row, sample);
+    load_pool_rows<T>(a, s, p, t.row, sample);
   }
   const i64 stack = a.pool ? 2 : 1;
   for (i64 g = 0; g < s.groups; ++g) {
     const Group r = group_of(a, s, g);
-    T* dst = p.stacked + s.packed(s.c_vectors, r.row0 * stack);
-    for (i64 i = 0; i < r.rows; ++i) {
-      const i64 row = r.row0 + i, stride = stack * r.rows * s.width;
-      pack_row<T>(dst + i * s.width, stride, keys.data + row * keys.ld, s.c_vectors);
-      if (a.pool) pack_row<T>(dst + (r.rows + i) * s.width, stride, grads.data + row * grads.ld, s.c_vectors);
-    }
+    pack_stacked<T>(s, r, stack, keys, grads, p.stacked + s.packed(s.c_vectors, r.row0 * stack));
   }
 }
 
@@ -218,9 +226,13 @@ void backward_tile(const TokenPixelArgs& a, const Shape<T>& s, const BackwardSam
   for (i64 g = 0; g < s.groups; ++g) {
     const Group r = group_of(a, s, g);
     backward_scores<T>(a, s, r, p, tokens, out, t, extra, padded);
-    spread<T>(t.slope, count, stack * r.rows, p.stacked + s.packed(s.c_vectors, r.row0 * stack), s.c_vectors, grad, g > 0 ? added : output);
-    gather<T>(t.slope, r.rows, count, t.panels, s.c_vectors, out.keys + r.row0 * s.Cp, !first, &pixels);
-    if (a.paint) gather<T>(t.probability, r.rows, count, t.painted_panels, s.d_vectors, out.values + r.row0 * s.Dp, !first, &painted);
+    const T* slope = along_pixels<T>(t.slope, r.rows, count, t.words);
+    spread<T>(along_rows<T>(t.slope, stack * r.rows, count), count, stack * r.rows,
+              p.stacked + s.packed(s.c_vectors, r.row0 * stack), s.c_vectors, grad, g > 0 ? added : output);
+    gather<T>(slope, r.rows, count, t.panels, s.c_vectors, out.keys + r.row0 * s.Cp, !first, &pixels);
+    if (!a.paint) continue;
+    const T* probability = along_pixels<T>(t.probability, r.rows, count, t.probability);
+    gather<T>(probability, r.rows, count, t.painted_panels, s.d_vectors, out.values + r.row0 * s.Dp, !first, &painted);
   }
   if (a.gate.data) store_grad_gate<T>(a, t, sample, n0, count);
   if (!s.plain_pixels)

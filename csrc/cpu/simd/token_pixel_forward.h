@@ -49,6 +49,13 @@ WorkSizes forward_sizes(const TokenPixelArgs& a) {
   return {sample.used, partial.used, thread.used};
 }
 
+// The values of one group of heads, packed for `spread`; `row` is room for one of them.
+template <class T>
+void pack_values(const TokenPixelArgs& a, const Shape<T>& s, const Group& r, i64 sample, T* dst, T* row) {
+  for (i64 i = 0; i < r.rows; ++i)
+    pack_row<T>(dst + i * s.width, r.rows * s.width, token_row_as<T>(&a.values, a, sample, r.row0 + i, a.D, row), s.d_vectors);
+}
+
 template <class T>
 void forward_prepare(const TokenPixelArgs& a, i64 sample, const WorkMemory& w) {
   const Shape<T> s(a);
@@ -60,9 +67,7 @@ void forward_prepare(const TokenPixelArgs& a, i64 sample, const WorkMemory& w) {
   load_token_mask(p.kept, a, sample);
   for (i64 g = 0; a.paint && g < s.groups; ++g) {
     const Group r = group_of(a, s, g);
-    T* dst = p.values + s.packed(s.d_vectors, r.row0);
-    for (i64 i = 0; i < r.rows; ++i)
-      pack_row<T>(dst + i * s.width, r.rows * s.width, token_row_as<T>(&a.values, a, sample, r.row0 + i, a.D, t.row), s.d_vectors);
+    pack_values<T>(a, s, r, sample, p.values + s.packed(s.d_vectors, r.row0), t.row);
   }
 }
 
@@ -94,7 +99,7 @@ void pool_weights(const TokenPixelArgs& a, const Shape<T>& s, const Group& r, co
     const T shift = now == negative_infinity<T>() ? 0 : now;
     Vec<T> total{};
     for (i64 n = 0; n < padded; n += lanes) {
-      const Vec<T> e = exponential(load<T>(out + n) - shift);
+      const Vec<T> e = as_operand<T>(exponential(load<T>(out + n) - shift));
       store<T>(out + n, e);
       total += e;
     }
@@ -150,7 +155,8 @@ void forward_tile(const TokenPixelArgs& a, const Shape<T>& s, const ForwardSampl
     score<T>(keys, r.row0, r.rows, s.Cp, t.transposed, padded / s.lanes, t.scores);
     if (a.pool) {
       pool_weights<T>(a, s, r, p, t, pool, extra, padded);
-      gather<T>(t.weights, r.rows, count, t.panels, s.c_vectors, pool.sums + r.row0 * s.Cp, !first, &ahead);
+      gather<T>(along_pixels<T>(t.weights, r.rows, count, t.weights), r.rows, count, t.panels, s.c_vectors,
+                pool.sums + r.row0 * s.Cp, !first, &ahead);
     }
     if (a.paint) {
       for (i64 h = 0; h < r.heads; ++h) {
@@ -158,7 +164,8 @@ void forward_tile(const TokenPixelArgs& a, const Shape<T>& s, const ForwardSampl
         T* lse = (T*)a.pixel_lse + (sample * a.H + r.head0 + h) * a.N + n0;
         for (i64 n = 0; n < count; ++n) lse[n] = t.lse[n];
       }
-      spread<T>(t.scores, count, r.rows, p.values + s.packed(s.d_vectors, r.row0), s.d_vectors, painted, g > 0 ? added : output);
+      spread<T>(along_rows<T>(t.scores, r.rows, count), count, r.rows, p.values + s.packed(s.d_vectors, r.row0), s.d_vectors,
+                painted, g > 0 ? added : output);
     }
   }
   if (a.paint && !s.plain_painted)

@@ -10,5 +10,4 @@
 #define RRSIS_BLOCK_ROWS 6
 #include "simd/all.h"
 
-extern "C" __attribute__((visibility("default"))) const void* wide_table() { return &rrsis_kernels::kTable; }
-extern "C" __attribute__((visibility("default"))) size_t wide_slots() { return sizeof(rrsis_kernels::kTable) / sizeof(void*); }
+extern "C" __attribute__((visibility("default"))) const void* avx512_table() { return &rrsis_kernels::kTable; }

@@ -9,12 +9,12 @@ import ctypes
 import mmap
 import shutil
 import subprocess
-from collections.abc import Callable, Sequence
-
-import torch
+from collections.abc import Sequence
 
 from rrsis_kernels import library
 
+LEVELS = ("avx512", "avx512bf16")
+"""The instruction sets that have stand-ins; the second one's table is for bf16 inputs alone."""
 POINTER = ctypes.sizeof(ctypes.c_void_p)
 _PROTECTION = mmap.PROT_READ | mmap.PROT_WRITE
 
@@ -60,7 +60,10 @@ class KernelLibrary:
         (ctypes.c_size_t * slots).from_address(place)[:] = kernels
 
     def claim_every_instruction_set(self) -> None:
-        """Makes `__builtin_cpu_supports` say yes to everything, in this library alone."""
+        """Makes `__builtin_cpu_supports` say yes to everything, in this library alone.
+
+        What it takes by itself does not change, since AVX-512 is not among that.
+        """
         for symbol in ("__cpu_model", "__cpu_features2"):
             place, size = self.address(symbol)
             # The first three words of __cpu_model are vendor, type and subtype; features follow.
@@ -75,15 +78,6 @@ class KernelLibrary:
         tables = self._symbols["_ZN13rrsis_kernels12_GLOBAL__N_1L6kTableE"]
         sizes = {self._base + offset: size for offset, size in tables}
         return place, sizes[place] // POINTER
-
-
-def stand_in(level: str, make: Callable[[KernelLibrary], Sequence[int]]) -> KernelLibrary:
-    """Replaces the table of an instruction set by what `make` returns and checks that the library then offers it."""
-    kernels = KernelLibrary()
-    kernels.replace(level, make(kernels))
-    kernels.claim_every_instruction_set()
-    torch.ops.rrsis_kernels.set_cpu_capability(-1)
-    return kernels
 
 
 def _load_address(path: str) -> int:

@@ -1,4 +1,4 @@
-"""pytest plugin: the capability "avx512" runs the AVX-512 kernels of `_C.so` on an emulated processor.
+"""pytest plugin: the AVX-512 kernels of `_C.so` run on an emulated processor.
 
 RRSIS_BOCHS names the library that `bochs.build_compatibility` made.
 """
@@ -38,9 +38,12 @@ def pytest_configure(config):
         processor = bochs.Processor(bochs.load(Path(os.environ["RRSIS_BOCHS"])))
     except bochs.CannotEmulateError as error:
         pytest.exit(str(error), CANNOT_RUN)
-    kernels = kernel_tables.KernelLibrary().table("avx512")
-    functions = [emulated(processor, function) for function in kernels]
-    kernel_tables.stand_in("avx512", lambda _: [ctypes.cast(f, ctypes.c_void_p).value for f in functions])
+    kernels = kernel_tables.KernelLibrary()
+    functions = {}
+    for level in kernel_tables.LEVELS:
+        functions[level] = [emulated(processor, kernel) for kernel in kernels.table(level)]
+        kernels.replace(level, [ctypes.cast(function, ctypes.c_void_p).value for function in functions[level]])
+    kernels.claim_every_instruction_set()
     _state.update(processor=processor, functions=functions)
 
 

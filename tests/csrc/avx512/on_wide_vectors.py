@@ -1,4 +1,4 @@
-"""pytest plugin: the capability "avx512" runs the library named by RRSIS_WIDE_VECTORS (see isa_wide.cpp)."""
+"""pytest plugin: AVX-512's kernels are those of the library that RRSIS_WIDE_VECTORS names (see isa_wide.cpp)."""
 
 import ctypes
 import os
@@ -6,13 +6,13 @@ import os
 import kernel_tables
 
 
-def wide_kernels(kernels: kernel_tables.KernelLibrary) -> list[int]:
-    """The kernels of the wide library, which stays loaded with the process."""
-    wide = ctypes.CDLL(os.environ["RRSIS_WIDE_VECTORS"])
-    wide.wide_table.restype, wide.wide_slots.restype = ctypes.c_void_p, ctypes.c_size_t
-    return list((ctypes.c_size_t * wide.wide_slots()).from_address(wide.wide_table()))
-
-
 def pytest_configure(config):
     """Before any test is collected: conditions of skipped tests are evaluated then."""
-    kernel_tables.stand_in("avx512", wide_kernels)
+    wide = ctypes.CDLL(os.environ["RRSIS_WIDE_VECTORS"])
+    kernels = kernel_tables.KernelLibrary()
+    for level in kernel_tables.LEVELS:
+        table = wide[f"{level}_table"]
+        table.restype = ctypes.c_void_p
+        slots = len(kernels.table(level))
+        kernels.replace(level, (ctypes.c_size_t * slots).from_address(table())[:])
+    kernels.claim_every_instruction_set()

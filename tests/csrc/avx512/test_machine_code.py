@@ -22,20 +22,23 @@ def loops():
     products = [function for function in functions if "5panelI" in function.name]
     if not products:
         pytest.skip("_C.so has no symbols of its functions: it was stripped")
-    return [loop for function in products for loop in function.inner_loops() if fused(loop)]
+    return [loop for function in products for loop in function.inner_loops() if any(steps(loop).values())]
 
 
-def fused(loop):
-    return sum(x.name.startswith("vfmadd") and "%zmm" in x.operands for x in loop)
+def steps(loop):
+    """The instructions that multiply and add, by their kind."""
+    names = [instruction.name for instruction in loop if "%zmm" in instruction.operands]
+    return {"fused": sum(name.startswith("vfmadd") for name in names), "pairs": names.count("vdpbf16ps")}
 
 
-def test_blocks_of_six_rows_and_four_vectors_are_one_loop_of_24_fused_multiply_adds(loops):
-    """In each of float and double, with rows along k and along m."""
-    assert sum(fused(loop) == 24 for loop in loops) == 4
+def test_blocks_of_six_rows_and_four_vectors_are_one_loop_of_24_steps(loops):
+    """In each of float, double and pairs of bf16, with rows along k and along m."""
+    assert [steps(loop) for loop in loops].count({"fused": 24, "pairs": 0}) == 4
+    assert [steps(loop) for loop in loops].count({"fused": 0, "pairs": 24}) >= 2
 
 
 def test_accumulators_stay_in_registers(loops):
-    assert len(loops) >= 60
+    assert len(loops) >= 90
     for loop in loops:
         spilled = [instruction for instruction in loop if instruction.stores_vector or instruction.reads_stack]
-        assert not spilled, f"a loop of {fused(loop)} products at {loop[0].place:#x}: {spilled}"
+        assert not spilled, f"a loop of {steps(loop)} at {loop[0].place:#x}: {spilled}"
