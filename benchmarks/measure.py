@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from torch._functorch import config as functorch_config
 
 from benchmarks.memory import peak_extra_mib
 from rrsis_kernels import library, use_backend
@@ -83,7 +84,7 @@ def forward_backward(call: Call, inputs: Sequence[Tensor], cotangents: Sequence[
 def backward_only(call: Call, inputs: Sequence[Tensor], cotangents: Sequence[Tensor]) -> Call:
     """The gradients alone: the graph is made here, once, and kept."""
     # A compiled graph that may overwrite what its forward saved cannot run twice.
-    with torch._functorch.config.patch(donated_buffer=False):
+    with functorch_config.patch(donated_buffer=False):
         outputs = call()
     return lambda: torch.autograd.grad(outputs, inputs, cotangents, retain_graph=True)
 

@@ -46,7 +46,7 @@ struct Inputs {
   TokenPixelArgs args(bool paint, bool pool) const {
     TokenPixelArgs a{};
     a.B = B, a.N = N, a.C = C, a.D = paint ? D : 0, a.H = H, a.L = L;
-    a.chunks = chunk_count(B, N);
+    a.chunks = chunk_count(B, N, H * L * C);
     a.banks = 1, a.bank_heads = H > 0 ? H : 1;
     a.dtype = dtype_code(pixels.get(), "pixels");
     a.paint = paint, a.pool = pool;

@@ -9,6 +9,8 @@ namespace {
 
 constexpr int64_t kUnits = kMostChunks;  // samples x chunks to aim for
 constexpr int64_t kChunk = 448;          // pixels below which more chunks cost more than they bring
+constexpr int64_t kMostSums = 4 << 20;   // numbers that the chunks of a sample may accumulate together ...
+constexpr int64_t kFewest = 8;           // ... but for this many chunks: memory is worth less than threads
 constexpr int64_t kShortestChunk = 96;   // pixels of the two chunks of a single short sample
 
 struct Pass {
@@ -62,9 +64,10 @@ void run(const TokenPixelArgs& a, const Pass& p) {
 
 }  // namespace
 
-int64_t chunk_count(int64_t samples, int64_t pixels) {
+int64_t chunk_count(int64_t samples, int64_t pixels, int64_t sums) {
   if (pixels == 0 || samples == 0) return 0;
-  const int64_t wanted = (kUnits + samples - 1) / samples;
+  const int64_t affordable = std::max<int64_t>(kFewest, kMostSums / std::max<int64_t>(sums, 1));
+  const int64_t wanted = std::min(affordable, (kUnits + samples - 1) / samples);
   const int64_t two = samples == 1 && pixels >= 2 * kShortestChunk ? 2 : 1;
   const int64_t chunks = std::min(wanted, std::max(two, pixels / kChunk));
   return chunks > 1 ? chunks & ~int64_t(1) : 1;  // an even count splits evenly over two threads

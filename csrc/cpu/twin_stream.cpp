@@ -37,7 +37,7 @@ struct Inputs {
   TokenPixelArgs args() const {
     TokenPixelArgs a{};
     a.B = B, a.N = N, a.C = C, a.D = 0, a.H = 2 * H, a.L = K;
-    a.chunks = chunk_count(B, N);
+    a.chunks = chunk_count(B, N, 2 * H * K * C);
     a.banks = 2, a.bank_heads = H > 0 ? H : 1;
     a.dtype = dtype_code(pixels.get(), "pixels");
     a.paint = 0, a.pool = 1;

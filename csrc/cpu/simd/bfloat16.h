@@ -4,13 +4,6 @@
 
 typedef uint16_t Halves __attribute__((vector_size(RRSIS_VECTOR_BYTES)));
 
-// Rounded to the nearest bf16, ties to even, as a float: with the lower half of each lane empty.
-RRSIS_INLINE Vec<float> rounded(Vec<float> x) {
-  const Int<float> bits = (Int<float>)x;
-  const Int<float> nearest = bits + (0x7fff + ((bits >> 16) & 1));
-  return (Vec<float>)((x != x ? bits | 0x400000 : nearest) & (int32_t)0xffff0000);  // a NaN must not overflow into a number
-}
-
 #ifdef RRSIS_BFLOAT16_INSTRUCTIONS
 RRSIS_INLINE Vec<float> dot_pairs(Vec<float> sum, Vec<float> x, Vec<float> y) {
   return (Vec<float>)_mm512_dpbf16_ps((__m512)sum, (__m512bh)x, (__m512bh)y);
@@ -26,6 +19,11 @@ RRSIS_INLINE Halves narrow(Vec<float> first, Vec<float> second) {
   return join((FewerHalves)_mm512_cvtneps_pbh((__m512)first), (FewerHalves)_mm512_cvtneps_pbh((__m512)second),
               MakeIndices<2 * Types<float>::lanes>::type());
 }
+// One vector rounded to bf16.
+typedef FewerHalves Rounded;
+RRSIS_INLINE Rounded rounded(Vec<float> x) { return (Rounded)_mm512_cvtneps_pbh((__m512)x); }
+RRSIS_INLINE Vec<float> widened(Rounded x) { return (Vec<float>)_mm512_slli_epi32(_mm512_cvtepu16_epi32((__m256i)x), 16); }
+RRSIS_INLINE void store_rounded(char* p, Rounded x) { _mm256_storeu_si256((__m256i*)p, (__m256i)x); }
 #else
 // What those instructions do, for tests on machines without them: subnormals are taken and left as zeros of their sign, the
 // upper product is added before the lower one, each with one rounding to nearest even. Not inlined: it compiles in a fifth
@@ -39,6 +37,17 @@ RRSIS_INLINE Vec<float> lower(Vec<float> pairs) { return without_subnormals((Vec
 RRSIS_INLINE Vec<float> upper(Vec<float> pairs) {
   return without_subnormals((Vec<float>)((Int<float>)pairs & (int32_t)0xffff0000));
 }
+// Rounded to the nearest bf16, ties to even, as a float: with the lower half of each lane empty.
+typedef Vec<float> Rounded;
+RRSIS_WRITTEN_OUT Rounded rounded(Vec<float> x) {
+  const Int<float> bits = (Int<float>)without_subnormals(x);
+  const Int<float> nearest = bits + (0x7fff + ((bits >> 16) & 1));
+  return (Vec<float>)((x != x ? bits | 0x400000 : nearest) & (int32_t)0xffff0000);  // a NaN must not overflow into a number
+}
+RRSIS_INLINE Vec<float> widened(Rounded x) { return x; }
+RRSIS_INLINE void store_rounded(char* p, Rounded x) {
+  for (int i = 0; i < Types<float>::lanes; ++i) __builtin_memcpy(p + 2 * i, (char*)&x + 4 * i + 2, 2);
+}
 template <int... I>
 RRSIS_INLINE Halves upper_halves(Halves first, Halves second, Indices<I...>) {
   return __builtin_shufflevector(first, second, (2 * I + 1)...);
@@ -48,7 +57,7 @@ RRSIS_WRITTEN_OUT Vec<float> dot_pairs(Vec<float> sum, Vec<float> x, Vec<float> 
   return without_subnormals(lower(x) * lower(y) + sum);
 }
 RRSIS_WRITTEN_OUT Halves narrow(Vec<float> first, Vec<float> second) {
-  const Halves low = (Halves)rounded(without_subnormals(first)), high = (Halves)rounded(without_subnormals(second));
+  const Halves low = (Halves)rounded(first), high = (Halves)rounded(second);
   return upper_halves(low, high, MakeIndices<2 * Types<float>::lanes>::type());
 }
 #endif

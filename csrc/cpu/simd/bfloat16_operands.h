@@ -69,12 +69,15 @@ void load_tile<float>(const RowView& v, const TokenPixelArgs& a, bool, i64 sampl
 
 template <>
 void pack_values<float>(const TokenPixelArgs& a, const Shape<float>& s, const Group& r, i64 sample, float* dst, float* row) {
-  float* next = row + s.Dp / 2;
-  const auto value = [&](i64 i) { return token_row(&a.values, a, sample, (r.row0 + i) / a.L, (r.row0 + i) % a.L, a.dtype); };
+  const auto value = [&](i64 i, float* copy) {
+    const void* src = token_row(&a.values, a, sample, (r.row0 + i) / a.L, (r.row0 + i) % a.L, a.dtype);
+    if (src && readable_as_pairs(src, 0, a.D)) return (const float*)src;
+    load_pairs(copy, src, a.D);
+    return (const float*)copy;
+  };
   for (i64 i = 0; i < r.rows; i += 2) {
-    load_pairs(row, value(i), a.D);
-    if (i + 1 < r.rows) load_pairs(next, value(i + 1), a.D);
-    pack_two_rows(dst + i / 2 * s.width, in_lanes(r.rows) * s.width, row, i + 1 < r.rows ? next : nullptr, s.d_vectors);
+    const float *first = value(i, row), *second = i + 1 < r.rows ? value(i + 1, row + s.Dp / 2) : nullptr;
+    pack_two_rows(dst + i / 2 * s.width, in_lanes(r.rows) * s.width, first, second, s.d_vectors);
   }
 }
 
@@ -117,6 +120,29 @@ RRSIS_INLINE const float* along_rows<float>(float* scores, i64 rows, i64 count) 
 }
 
 template <>
-RRSIS_INLINE Vec<float> as_operand<float>(Vec<float> x) {
-  return rounded(x);
+RRSIS_INLINE Vec<float> store_weights<float>(float* row, i64 n, Vec<float> weights) {
+  const Rounded r = rounded(weights);
+  store_rounded((char*)row + 2 * n, r);
+  return widened(r);
+}
+
+// Whole lines, past the caches where the output is large.
+template <>
+void store_tile<float>(void* out, const float* rows, const TokenPixelArgs& a, i64 count, i64 channels) {
+  constexpr i64 lanes = Types<float>::lanes;
+  const i64 padded = padded_channels<float>(channels);
+  if (channels != padded) {
+    for (i64 n = 0; n < count; ++n) store_row<float>(element(out, n * channels, a.dtype), rows + n * padded, a.dtype, channels);
+    return;
+  }
+  const bool stream = (uintptr_t)out % kLine == 0 && a.B * a.N * channels * item_bytes(a.dtype) >= kLarge;
+  for (i64 i = 0; i < count * channels; i += 2 * lanes) {
+    const Halves line = narrow(load<float>(rows + i), load<float>(rows + i + lanes));
+    float* to = (float*)element(out, i, a.dtype);
+    if (stream) {
+      store_past_caches<float>(to, (Vec<float>)line);
+    } else {
+      store_halves(to, line);
+    }
+  }
 }

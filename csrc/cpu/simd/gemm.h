@@ -9,7 +9,8 @@ enum Access { along_k, along_m };
 // What becomes of C: written, added to, or written past the caches (rows of whole cache lines only).
 enum Output { fresh, added, streamed };
 
-constexpr i64 kLine = 64;  // bytes
+constexpr i64 kLine = 64;         // bytes
+constexpr i64 kLarge = 8 << 20;  // bytes of an output that the caches will not hold until it is read
 
 // Memory that will be read soon, fetched a few lines per block while a product keeps the arithmetic busy.
 struct Ahead {
@@ -118,14 +119,6 @@ RRSIS_INLINE void pack_row(T* dst, i64 panel_stride, const T* src, i64 vectors) 
 }
 
 // Off-diagonal exchange of blocks of S lanes: the step of a transposition in registers.
-template <int... I>
-struct Indices {};
-template <int N, int... I>
-struct MakeIndices : MakeIndices<N - 1, N - 1, I...> {};
-template <int... I>
-struct MakeIndices<0, I...> {
-  typedef Indices<I...> type;
-};
 template <class T, int S, int... I>
 RRSIS_INLINE void exchange(Vec<T>& a, Vec<T>& b, Indices<I...>) {
   constexpr int n = Types<T>::lanes;

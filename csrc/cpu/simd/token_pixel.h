@@ -1,8 +1,8 @@
 // What the forward and the backward of the token-pixel operators share: sizes, packed operands, tiles of pixels.
 //
 // Rows are the R = H * L tokens of all heads; a tile is up to kTile pixels. Scores are kept transposed, S[row][pixel] with
-// row stride kStride (no power of two, so that the rows of one pixel do not share a cache set): vectors run across pixels, so no softmax needs a sum across lanes per pixel, and no head needs
-// padding to whole vectors. Heads are taken in groups of about kGroupRows rows, so that the score tiles stay in cache.
+// row stride kStride (no power of two, so that the rows of one pixel do not share a cache set): vectors run across pixels, so
+// no softmax needs a sum across lanes per pixel, and no head needs padding to whole vectors. Heads are taken in groups of about kGroupRows rows, so that the score tiles stay in cache.
 
 constexpr i64 kTile = 128;
 constexpr i64 kStride = 144;
@@ -65,10 +65,11 @@ RRSIS_INLINE T* at_chunk(T* first, size_t bytes, i64 chunk) {
 struct Span {
   i64 begin, end;
 };
-// Pixels of one chunk: even shares with boundaries on multiples of 8, whatever the vector width.
+// Pixels of one chunk: even shares, with boundaries where no tile of a longer chunk leaves a panel half empty, on any width.
 RRSIS_INLINE Span chunk_span(const TokenPixelArgs& a, i64 chunk) {
-  const i64 begin = chunk == 0 ? 0 : (a.N * chunk / a.chunks) & ~(i64)7;
-  const i64 end = chunk + 1 == a.chunks ? a.N : (a.N * (chunk + 1) / a.chunks) & ~(i64)7;
+  const i64 step = a.N >= 256 * a.chunks ? 64 : 16;
+  const i64 begin = chunk == 0 ? 0 : a.N * chunk / a.chunks / step * step;
+  const i64 end = chunk + 1 == a.chunks ? a.N : a.N * (chunk + 1) / a.chunks / step * step;
   return {begin, end};
 }
 // Tiles of a chunk are of nearly equal length for the same reason.
@@ -207,10 +208,11 @@ template <class T>
 RRSIS_INLINE const T* along_rows(T* scores, i64, i64) {
   return scores;
 }
-// A weight as the products will read it: what a sum of weights has to add up.
+// Stores weights of a row, from its pixel n on, as the products read them. Returns them as stored: what their sum has to add up.
 template <class T>
-RRSIS_INLINE Vec<T> as_operand(Vec<T> x) {
-  return x;
+RRSIS_INLINE Vec<T> store_weights(T* row, i64 n, Vec<T> weights) {
+  store<T>(row + n, weights);
+  return weights;
 }
 
 // sums (+)= weights x tile, the tile kept by load_tile: one row of `channels` per score row.
@@ -222,23 +224,29 @@ void gather(const T* weights, i64 rows, i64 count, const T* panels, i64 vectors,
                       vectors * Types<T>::lanes, accumulate ? added : fresh, ahead);
 }
 
-// The rows after a tile, where they are read in place, to be fetched while a product of R rows and `vectors` runs.
+// The rows after a tile, to be fetched while a product of R rows and `vectors` runs.
 template <class T>
-Ahead next_tile(const RowView& v, const TokenPixelArgs& a, const Shape<T>& s, bool plain, i64 sample, i64 n0, i64 count, i64 vectors) {
+Ahead next_tile(const RowView& v, const TokenPixelArgs& a, const Shape<T>& s, i64 sample, i64 n0, i64 count, i64 vectors) {
   const i64 blocks = (s.R + kBlockRows - 1) / kBlockRows * ((vectors + kPanel - 1) / kPanel), left = a.N - n0 - count;
   Ahead ahead;
-  if (!plain || !v.data || left <= 0 || blocks == 0) return ahead;
-  const i64 bytes = smaller(count, left) * v.row * (i64)sizeof(T);
-  ahead.next = (const char*)((const T*)v.data + sample * v.batch + (n0 + count) * v.row);
+  if (!v.data || left <= 0 || blocks == 0) return ahead;
+  const i64 bytes = smaller(count, left) * v.row * item_bytes(a.dtype);
+  ahead.next = (const char*)element(v.data, sample * v.batch + (n0 + count) * v.row, a.dtype);
   ahead.end = ahead.next + bytes;
   ahead.lines = (bytes / kLine + blocks - 1) / blocks;
   return ahead;
 }
 
+// Rows of the compute type, padded, to their place in an output of another type or width.
+template <class T>
+void store_tile(void* out, const T* rows, const TokenPixelArgs& a, i64 count, i64 channels) {
+  const i64 padded = padded_channels<T>(channels);
+  for (i64 n = 0; n < count; ++n) store_row<T>(element(out, n * channels, a.dtype), rows + n * padded, a.dtype, channels);
+}
+
 // How `spread` writes a tile: past the caches where `rows` token rows make one step, lines are whole, and the output is large.
 template <class T>
 Output output_of(const TokenPixelArgs& a, const T* tile, bool plain, i64 rows, i64 channels) {
-  constexpr i64 kLarge = 8 << 20;  // bytes
   const i64 row_bytes = channels * (i64)sizeof(T);
   const bool once = plain && rows <= kSpread, lines = row_bytes % kLine == 0 && (uintptr_t)tile % kLine == 0;
   return once && lines && a.B * a.N * row_bytes >= kLarge ? streamed : fresh;

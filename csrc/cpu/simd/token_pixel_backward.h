@@ -221,8 +221,8 @@ void backward_tile(const TokenPixelArgs& a, const Shape<T>& s, const BackwardSam
   T* grad = s.plain_pixels ? (T*)a.grad_pixels + (sample * a.N + n0) * a.C : t.out;
   const i64 stack = a.pool ? 2 : 1;
   const Output output = output_of<T>(a, grad, s.plain_pixels, stack * s.R, a.C);
-  Ahead pixels = next_tile<T>(a.pixels, a, s, s.plain_pixels, sample, n0, count, s.c_vectors);
-  Ahead painted = next_tile<T>(a.grad_painted, a, s, s.plain_painted, sample, n0, count, s.d_vectors);
+  Ahead pixels = next_tile<T>(a.pixels, a, s, sample, n0, count, s.c_vectors);
+  Ahead painted = next_tile<T>(a.grad_painted, a, s, sample, n0, count, s.d_vectors);
   for (i64 g = 0; g < s.groups; ++g) {
     const Group r = group_of(a, s, g);
     backward_scores<T>(a, s, r, p, tokens, out, t, extra, padded);
@@ -235,9 +235,7 @@ void backward_tile(const TokenPixelArgs& a, const Shape<T>& s, const BackwardSam
     gather<T>(probability, r.rows, count, t.painted_panels, s.d_vectors, out.values + r.row0 * s.Dp, !first, &painted);
   }
   if (a.gate.data) store_grad_gate<T>(a, t, sample, n0, count);
-  if (!s.plain_pixels)
-    for (i64 n = 0; n < count; ++n)
-      store_row<T>(element(a.grad_pixels, (sample * a.N + n0 + n) * a.C, a.dtype), t.out + n * s.Cp, a.dtype, a.C);
+  if (!s.plain_pixels) store_tile<T>(element(a.grad_pixels, (sample * a.N + n0) * a.C, a.dtype), t.out, a, count, a.C);
 }
 
 template <class T>

@@ -71,47 +71,50 @@ void forward_prepare(const TokenPixelArgs& a, i64 sample, const WorkMemory& w) {
   }
 }
 
-// weights[row] = exp(score + biases - maximum); the running maximum, total and sums of the rows move along.
+// Moves the running maximum of a pooled row, from which its weights are measured; its total and sums move along.
 template <class T>
-void pool_weights(const TokenPixelArgs& a, const Shape<T>& s, const Group& r, const ForwardSample<T>& p, const ForwardTile<T>& t,
-                  const PoolPartial<T>& pool, const PixelBias<T>& extra, i64 padded) {
+RRSIS_INLINE void move_maximum(const Shape<T>& s, const PoolPartial<T>& pool, i64 row, T now) {
+  const T before = pool.maximum[row];
+  if (now == before) return;
+  pool.maximum[row] = now;
+  if (before == negative_infinity<T>()) return;
+  const T factor = exponential_of<T>(before - now);
+  pool.total[row] *= factor;
+  T* sums = pool.sums + row * s.Cp;
+  for (i64 c = 0; c < s.Cp; c += s.lanes) store<T>(sums + c, load<T>(sums + c) * factor);
+}
+
+// weights = exp(score + biases - maximum) of row i of a group; the running maximum, total and sums of the row move along.
+template <class T>
+void pool_weights(const TokenPixelArgs& a, const Shape<T>& s, const Group& r, i64 i, const ForwardSample<T>& p,
+                  const ForwardTile<T>& t, const PoolPartial<T>& pool, const PixelBias<T>& extra, i64 padded) {
   constexpr i64 lanes = Types<T>::lanes;
-  for (i64 i = 0; i < r.rows; ++i) {
-    const i64 row = r.row0 + i;
-    const T *in = t.scores + i * kStride, *add = extra.data ? extra.data + (r.head0 + i / a.L) / a.bank_heads * extra.stride : nullptr;
-    T* out = t.weights + i * kStride;
-    const Vec<T> bias = splat<T>(p.bias[row]);
-    Vec<T> top = splat<T>(negative_infinity<T>());
-    if (add) {
-      for (i64 n = 0; n < padded; n += lanes) {
-        const Vec<T> v = load<T>(in + n) + bias + load<T>(add + n);
-        store<T>(out + n, v);
-        top = maximum<T>(top, v);
-      }
-    } else {
-      for (i64 n = 0; n < padded; n += lanes) {
-        const Vec<T> v = load<T>(in + n) + bias;
-        store<T>(out + n, v);
-        top = maximum<T>(top, v);
-      }
-    }
-    const T before = pool.maximum[row], tile_top = reduce_max<T>(top), now = tile_top > before ? tile_top : before;
-    const T shift = now == negative_infinity<T>() ? 0 : now;
-    Vec<T> total{};
+  const i64 row = r.row0 + i;
+  const T *in = t.scores + i * kStride, *add = extra.data ? extra.data + (r.head0 + i / a.L) / a.bank_heads * extra.stride : nullptr;
+  T* out = t.weights + i * kStride;
+  const Vec<T> bias = splat<T>(p.bias[row]);
+  Vec<T> top = splat<T>(negative_infinity<T>());
+  if (add) {
     for (i64 n = 0; n < padded; n += lanes) {
-      const Vec<T> e = as_operand<T>(exponential(load<T>(out + n) - shift));
-      store<T>(out + n, e);
-      total += e;
+      const Vec<T> v = load<T>(in + n) + bias + load<T>(add + n);
+      store<T>(out + n, v);
+      top = maximum<T>(top, v);
     }
-    pool.maximum[row] = now;
-    if (now != before && before != negative_infinity<T>()) {
-      const T factor = exponential_of<T>(before - shift);
-      pool.total[row] *= factor;
-      T* sums = pool.sums + row * s.Cp;
-      for (i64 c = 0; c < s.Cp; c += lanes) store<T>(sums + c, load<T>(sums + c) * factor);
+  } else {
+    for (i64 n = 0; n < padded; n += lanes) {
+      const Vec<T> v = load<T>(in + n) + bias;
+      store<T>(out + n, v);
+      top = maximum<T>(top, v);
     }
-    pool.total[row] += reduce_add<T>(total);
   }
+  const T before = pool.maximum[row], tile_top = reduce_max<T>(top), now = tile_top > before ? tile_top : before;
+  const T shift = now == negative_infinity<T>() ? 0 : now;
+  Vec<T> total{};
+  for (i64 n = 0; n < padded; n += lanes) {
+    total += store_weights<T>(out, n, exponential(load<T>(out + n) - shift));
+  }
+  move_maximum<T>(s, pool, row, now);
+  pool.total[row] += reduce_add<T>(total);
 }
 
 // Scores of one head become the softmax over its kept tokens, for each pixel; a pixel without tokens gets zeros.
@@ -140,6 +143,103 @@ void paint_softmax(T* scores, const T* bias, const uint8_t* kept, i64 L, i64 pad
   }
 }
 
+// Where the scores of a head lie close together over a tile, one exponential serves both softmaxes: measured from one number
+// for all rows, no weight comes near the smallest float. Wider, or with a masked pixel, each row and pixel needs its own.
+template <class T>
+struct Joint {
+  static constexpr T kRange = 30;  // from the largest score down to the smallest
+  static constexpr T kLead = 8;    // that much a score may lie above the number: moving it rescales sums
+  T shift;
+  bool possible;
+};
+
+template <class T>
+__attribute__((noinline)) Joint<T> joint_shift(const T* scores, const T* bias, const uint8_t* kept, const T* maxima, i64 L, i64 padded) {
+  constexpr i64 lanes = Types<T>::lanes;
+  const Vec<T> low = splat<T>(negative_infinity<T>());
+  Vec<T> top[2] = {low, low}, bottom[2] = {-low, -low};
+  T before = negative_infinity<T>();
+  bool any = false;
+  for (i64 l = 0; l < L; ++l) {
+    if (!kept[l]) continue;
+    any = true;
+    before = maxima[l] > before ? maxima[l] : before;
+    const T* in = scores + l * kStride;
+    for (i64 n = 0; n < padded; n += lanes) {
+      const i64 k = n / lanes % 2;
+      const Vec<T> v = load<T>(in + n) + bias[l];
+      top[k] = maximum<T>(top[k], v);
+      bottom[k] = minimum<T>(bottom[k], v);
+    }
+  }
+  const T most = reduce_max<T>(maximum<T>(top[0], top[1])), least = reduce_min<T>(minimum<T>(bottom[0], bottom[1]));
+  const T shift = most <= before + Joint<T>::kLead ? before : most;
+  return {shift, any && shift - least <= Joint<T>::kRange};
+}
+
+// Both softmaxes of one head from one exponential. `extra` is null, or hides the pixels that fill the last vector.
+template <class T>
+__attribute__((noinline)) void joint_softmax(const TokenPixelArgs& a, const Shape<T>& s, const Group& r, i64 first, const ForwardSample<T>& p,
+                   const ForwardTile<T>& t, const PoolPartial<T>& pool, const PixelBias<T>& extra, T shift, i64 padded) {
+  constexpr i64 lanes = Types<T>::lanes;
+  for (i64 i = first; i < first + a.L; ++i) {
+    const i64 row = r.row0 + i;
+    T *in = t.scores + i * kStride, *out = t.weights + i * kStride;
+    if (!p.kept[i - first]) {  // it pools all the same
+      pool_weights<T>(a, s, r, i, p, t, pool, extra, padded);
+      for (i64 n = 0; n < padded; n += lanes) store<T>(in + n, Vec<T>{});
+      continue;
+    }
+    move_maximum<T>(s, pool, row, shift);
+    const Vec<T> bias = splat<T>(p.bias[row]);
+    Vec<T> total{};
+    for (i64 n = 0; n < padded; n += lanes) {
+      const Vec<T> e = exponential((load<T>(in + n) + bias) - shift);
+      store<T>(in + n, e);
+      total += store_weights<T>(out, n, extra.data ? (load<T>(extra.data + n) == 0 ? e : Vec<T>{}) : e);
+    }
+    pool.total[row] += reduce_add<T>(total);
+  }
+  for (i64 n = 0; n < padded; n += lanes) {
+    T* column = t.scores + first * kStride + n;
+    Vec<T> sum{};
+    for (i64 l = 0; l < a.L; ++l) sum += load<T>(column + l * kStride);
+    const Vec<T> inverse = (T)1 / sum;
+    for (i64 l = 0; l < a.L; ++l) store<T>(column + l * kStride, load<T>(column + l * kStride) * inverse);
+    store<T>(t.lse + n, shift + logarithm(sum));
+  }
+}
+
+template <class T>
+__attribute__((noinline)) bool every_pixel_real(const TokenPixelArgs& a, i64 sample, i64 n0, i64 count) {
+  const uint8_t* mask = (const uint8_t*)a.pixel_mask.data;
+  bool real = true;
+  if (mask)
+    for (i64 n = 0; n < count; ++n) real &= mask[sample * a.pixel_mask.batch + n0 + n] != 0;
+  return real;
+}
+
+// Scores of one group of heads become the weights of both softmaxes, t.scores painting and t.weights pooling.
+template <class T>
+__attribute__((noinline)) void forward_weights(const TokenPixelArgs& a, const Shape<T>& s, const Group& r, const ForwardSample<T>& p, const ForwardTile<T>& t,
+                     const PoolPartial<T>& pool, const PixelBias<T>& extra, i64 sample, i64 n0, i64 count, bool real) {
+  const i64 padded = round_up(count, s.lanes);
+  for (i64 h = 0; h < r.heads; ++h) {
+    const i64 first = h * a.L, row = r.row0 + first;
+    T* scores = t.scores + first * kStride;
+    const Joint<T> joint = real ? joint_shift<T>(scores, p.bias + row, p.kept, pool.maximum + row, a.L, padded) : Joint<T>{0, false};
+    if (joint.possible) {
+      joint_softmax<T>(a, s, r, first, p, t, pool, extra, joint.shift, padded);
+    } else {
+      for (i64 i = first; a.pool && i < first + a.L; ++i) pool_weights<T>(a, s, r, i, p, t, pool, extra, padded);
+      if (a.paint) paint_softmax<T>(scores, p.bias + row, p.kept, a.L, padded, t.lse);
+    }
+    if (!a.paint) continue;
+    T* lse = (T*)a.pixel_lse + (sample * a.H + r.head0 + h) * a.N + n0;
+    for (i64 n = 0; n < count; ++n) lse[n] = t.lse[n];
+  }
+}
+
 template <class T>
 void forward_tile(const TokenPixelArgs& a, const Shape<T>& s, const ForwardSample<T>& p, const ForwardTile<T>& t,
                   const PoolPartial<T>& pool, i64 sample, i64 n0, i64 count, bool first) {
@@ -149,28 +249,19 @@ void forward_tile(const TokenPixelArgs& a, const Shape<T>& s, const ForwardSampl
   const PixelBias<T> extra = a.pool ? pixel_bias<T>(a, t.bias, sample, n0, count) : PixelBias<T>{nullptr, 0};
   T* painted = s.plain_painted ? (T*)a.painted + (sample * a.N + n0) * a.D : t.painted;
   const Output output = output_of<T>(a, painted, s.plain_painted, s.R, a.D);
-  Ahead ahead = next_tile<T>(a.pixels, a, s, s.plain_pixels, sample, n0, count, s.c_vectors);
+  const bool real = a.paint && a.pool && every_pixel_real<T>(a, sample, n0, count);
+  Ahead ahead = next_tile<T>(a.pixels, a, s, sample, n0, count, s.c_vectors);
   for (i64 g = 0; g < s.groups; ++g) {
     const Group r = group_of(a, s, g);
     score<T>(keys, r.row0, r.rows, s.Cp, t.transposed, padded / s.lanes, t.scores);
-    if (a.pool) {
-      pool_weights<T>(a, s, r, p, t, pool, extra, padded);
-      gather<T>(along_pixels<T>(t.weights, r.rows, count, t.weights), r.rows, count, t.panels, s.c_vectors,
-                pool.sums + r.row0 * s.Cp, !first, &ahead);
-    }
-    if (a.paint) {
-      for (i64 h = 0; h < r.heads; ++h) {
-        paint_softmax<T>(t.scores + h * a.L * kStride, p.bias + r.row0 + h * a.L, p.kept, a.L, padded, t.lse);
-        T* lse = (T*)a.pixel_lse + (sample * a.H + r.head0 + h) * a.N + n0;
-        for (i64 n = 0; n < count; ++n) lse[n] = t.lse[n];
-      }
+    forward_weights<T>(a, s, r, p, t, pool, extra, sample, n0, count, real);
+    if (a.pool)
+      gather<T>(t.weights, r.rows, count, t.panels, s.c_vectors, pool.sums + r.row0 * s.Cp, !first, &ahead);
+    if (a.paint)
       spread<T>(along_rows<T>(t.scores, r.rows, count), count, r.rows, p.values + s.packed(s.d_vectors, r.row0), s.d_vectors,
                 painted, g > 0 ? added : output);
-    }
   }
-  if (a.paint && !s.plain_painted)
-    for (i64 n = 0; n < count; ++n)
-      store_row<T>(element(a.painted, (sample * a.N + n0 + n) * a.D, a.dtype), t.painted + n * s.Dp, a.dtype, a.D);
+  if (a.paint && !s.plain_painted) store_tile<T>(element(a.painted, (sample * a.N + n0) * a.D, a.dtype), t.painted, a, count, a.D);
 }
 
 template <class T>

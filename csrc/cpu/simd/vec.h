@@ -2,6 +2,7 @@
 // Included inside the anonymous namespace of one instruction-set file: see isa_*.cpp.
 
 #define RRSIS_INLINE inline __attribute__((always_inline))
+#define RRSIS_LAMBDA __attribute__((always_inline))
 
 typedef int64_t i64;
 
@@ -63,16 +64,43 @@ RRSIS_INLINE Vec<T> maximum(Vec<T> a, Vec<T> b) {  // a NaN in b is passed over:
   return b > a ? b : a;
 }
 template <class T>
+RRSIS_INLINE Vec<T> minimum(Vec<T> a, Vec<T> b) {  // as maximum
+  return b < a ? b : a;
+}
+
+// Indices as a type, for shuffles that are written once for every number of lanes.
+template <int... I>
+struct Indices {};
+template <int N, int... I>
+struct MakeIndices : MakeIndices<N - 1, N - 1, I...> {};
+template <int... I>
+struct MakeIndices<0, I...> {
+  typedef Indices<I...> type;
+};
+template <class T, int S, int... I>
+RRSIS_INLINE Vec<T> swap_lanes(Vec<T> v, Indices<I...>) {  // lane i takes lane i ^ S
+  return __builtin_shufflevector(v, v, (I ^ S)...);
+}
+// All lanes combined in a tree: a chain through the lanes would take their number times the latency of one step.
+template <class T, int S, class F>
+RRSIS_INLINE T reduce(Vec<T> v, const F& f) {
+  if constexpr (S == 0) {
+    return v[0];
+  } else {
+    return reduce<T, S / 2>(f(v, swap_lanes<T, S>(v, typename MakeIndices<Types<T>::lanes>::type())), f);
+  }
+}
+template <class T>
 RRSIS_INLINE T reduce_add(Vec<T> v) {
-  T s = v[0];
-  for (int i = 1; i < Types<T>::lanes; ++i) s += v[i];
-  return s;
+  return reduce<T, Types<T>::lanes / 2>(v, [](Vec<T> a, Vec<T> b) RRSIS_LAMBDA { return a + b; });
 }
 template <class T>
 RRSIS_INLINE T reduce_max(Vec<T> v) {
-  T s = v[0];
-  for (int i = 1; i < Types<T>::lanes; ++i) s = v[i] > s ? v[i] : s;
-  return s;
+  return reduce<T, Types<T>::lanes / 2>(v, [](Vec<T> a, Vec<T> b) RRSIS_LAMBDA { return maximum<T>(a, b); });
+}
+template <class T>
+RRSIS_INLINE T reduce_min(Vec<T> v) {
+  return reduce<T, Types<T>::lanes / 2>(v, [](Vec<T> a, Vec<T> b) RRSIS_LAMBDA { return minimum<T>(a, b); });
 }
 
 constexpr i64 round_up(i64 x, i64 m) { return (x + m - 1) / m * m; }
