@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
+import numpy
+import pytest
 import torch
 from torch import Tensor
 
@@ -16,6 +19,9 @@ FORWARD, BACKWARD, BOTH = PASSES = ("forward", "backward", "forward+backward")
 
 BARE = {name: f"bare {name} products" for name in PASSES}
 """The limit lines: nothing but the matrix products of a pass, from operands that are ready in memory."""
+
+BY_NUMPY = ", by NumPy"
+"""Ends the name of a limit line multiplied by NumPy's BLAS: torch's may leave a processor's widest vectors unused."""
 
 
 class Case(NamedTuple):
@@ -66,6 +72,19 @@ def multiply(pairs: Sequence[Pair]) -> list[Tensor]:
     return [torch.bmm(left, right) for left, right in pairs]
 
 
+def numpy_multiply(pairs: Sequence[Pair]) -> list[Tensor]:
+    """The products by NumPy, which shares the tensors' memory."""
+    return [torch.from_numpy(numpy.matmul(left.numpy(), right.numpy())) for left, right in pairs]
+
+
+@contextlib.contextmanager
+def numpy_threads() -> Iterator[None]:
+    """Gives NumPy's BLAS as many threads as torch has; skips the test, with the reason, where that cannot be done."""
+    threadpoolctl = pytest.importorskip("threadpoolctl", reason="threadpoolctl sets the threads of NumPy's BLAS")
+    with threadpoolctl.threadpool_limits(torch.get_num_threads(), "blas"):
+        yield
+
+
 def time_pass(
     benchmark: Any,
     case: Case,
@@ -89,7 +108,8 @@ def time_pass(
         pairs = case.products[which]()
         expected = multiply([(left.double(), right.double()) for left, right in pairs])
         flat = [tensor for pair in pairs for tensor in pair]
-        call = measure.rotating(lambda copy: lambda: multiply(list(zip(copy[::2], copy[1::2], strict=True))), flat)
+        product = numpy_multiply if implementation.endswith(BY_NUMPY) else multiply
+        call = measure.rotating(lambda copy: lambda: product(list(zip(copy[::2], copy[1::2], strict=True))), flat)
     else:
         expected = measure.remember((case.title, case.sizes, pass_name), lambda: expected_of(case, pass_name))
         for tensor in case.inputs[: case.leaves]:
@@ -98,4 +118,5 @@ def time_pass(
             lambda copy: as_pass(pass_name, build(*copy), copy[: case.leaves], case.cotangents), case.inputs
         )
     group = f"{case.title} {pass_name} {case.sizes}"
-    measure.run(benchmark, call, expected, group=group, implementation=implementation, **details)
+    with numpy_threads() if implementation.endswith(BY_NUMPY) else contextlib.nullcontext():
+        measure.run(benchmark, call, expected, group=group, implementation=implementation, **details)

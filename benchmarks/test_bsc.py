@@ -1,9 +1,10 @@
 """Bidirectional spatial correlation against eager PyTorch, two SDPA calls, and the bare matrix products."""
 
 from benchmarks import bsc
-from benchmarks.operators import BACKWARD, BOTH, FORWARD, time_pass
+from benchmarks.operators import BACKWARD, BARE, BOTH, BY_NUMPY, FORWARD, time_pass
 
-FULL, QUICK, IMPLEMENTATIONS, HAS_LIMITS = bsc.FULL, bsc.QUICK, bsc.IMPLEMENTATIONS, True
+FULL, QUICK, HAS_LIMITS = bsc.FULL, bsc.QUICK, True
+IMPLEMENTATIONS = {**bsc.IMPLEMENTATIONS, BARE[FORWARD] + BY_NUMPY: None}
 
 
 def run(benchmark, shape, pass_name, implementation):
