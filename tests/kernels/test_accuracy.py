@@ -1,6 +1,7 @@
 """Every operator's outputs and gradients against fp64, on every instruction set that this machine has."""
 
 import ctypes
+import dataclasses
 from pathlib import Path
 
 import pytest
@@ -57,6 +58,23 @@ def test_correlation(kernel, shape, direction, dtype):
 def test_correlation_flat_and_sharp(kernel, dtype, sharpness, bias, masks):
     case = correlation_case((2, 133, 33, 20, 2, 9), dtype, bias=bias, masks=masks, sharpness=sharpness)
     assert_accurate(case)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("order", ["rising", "falling"])
+@pytest.mark.parametrize("hidden", [False, True])
+def test_correlation_whose_scores_change_from_tile_to_tile(kernel, dtype, order, hidden):
+    """Scores from close together to far apart along the pixels; what a mask hides is larger than everything else."""
+    case = correlation_case((2, 1500, 16, 8, 2, 5), dtype, masks=False)
+    scale = torch.linspace(0.1, 60.0, 1500).flip(0 if order == "falling" else ())
+    pixels = case.tensors["pixels"] * scale[:, None].to(dtype)
+    tensors = {"pixels": pixels}
+    if hidden:
+        pixel_mask, token_mask = torch.ones(2, 1500, dtype=torch.bool), torch.ones(2, 5, dtype=torch.bool)
+        pixel_mask[0, 300:1100] = pixel_mask[1, ::2] = token_mask[:, 2] = False
+        pixels[~pixel_mask] *= 100
+        tensors |= {"pixel_mask": pixel_mask, "token_mask": token_mask}
+    assert_accurate(dataclasses.replace(case, tensors=case.tensors | tensors))
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
