@@ -2,8 +2,8 @@
 
 Each module has `forward` and `backward` with the arguments and results of its torch operators (schemas.txt), the
 predicate `can_run(dtype, shapes)`, and `aot_specs(arch)`, what is compiled ahead of time in the tests.
-`rrsis_kernels.dispatch` calls them with the tensors' device current. This package itself never imports triton, which may
-be missing.
+`rrsis_kernels.dispatch` calls them with the tensors' device current. This package itself never imports triton, which
+may be missing.
 """
 
 from __future__ import annotations

@@ -24,7 +24,7 @@ MAX_ROWS = 64
 COUNT_BLOCK = 1024
 FLOOR = tl.constexpr(COSINE_EPS)
 
-ELEMENTS = {80: Config(4096, 4), 90: Config(8192, 8), 100: Config(8192, 8)}
+ELEMENTS = {80: Config(4096, 8), 90: Config(8192, 8), 100: Config(8192, 8)}
 """Per architecture: elements of 2 bytes (half as many of 4) of one input in a program's tile, and its warps."""
 
 
