@@ -57,16 +57,15 @@ def select(
         shapes: sizes by letter, where they are known.
 
     Raises:
-        RuntimeError: none of them can run; the message says why.
+        RuntimeError: the forced one cannot run, or none can; the message says why.
     """
     supports = {name: backends.can_run(op, name, device_type, dtype, shapes) for name in candidates}
-    able = [name for name in backends.BACKENDS if name in supports and supports[name].ok]
-    if not able:
-        reasons = "; ".join(f"{name}: {support.reason}" for name, support in supports.items())
-        raise RuntimeError(f"{op}: no kernel can run on {device_type} ({reasons})")
     forced = backends.forced_backend()
-    if forced in able:
-        return forced
+    asked = (forced,) if forced in supports else candidates
+    able = [name for name in backends.BACKENDS if name in asked and supports[name].ok]
+    if not able:
+        reasons = "; ".join(f"{name}: {supports[name].reason}" for name in asked)
+        raise RuntimeError(f"{op}: no kernel can run on {device_type} ({reasons})")
     verified = backends.VERIFIED.get(device_type, ())
     return next((name for name in able if name in verified), able[0])
 
