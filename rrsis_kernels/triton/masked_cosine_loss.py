@@ -9,11 +9,13 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from rrsis_kernels.backends import Support
 from rrsis_kernels.ops._common import rows_contiguous
 from rrsis_kernels.reference import COSINE_EPS
 from rrsis_kernels.triton._aot import ELEMENT_TYPES, AotSpec, elementwise_spec
+from rrsis_kernels.triton._support import can_run
 from rrsis_kernels.triton._tuning import Config, configure, from_table
+
+__all__ = ["aot_specs", "backward", "can_run", "forward"]
 
 NAME = "masked_cosine_loss"
 MAX_PARTIALS = 1024
@@ -26,13 +28,6 @@ FLOOR = tl.constexpr(COSINE_EPS)
 
 ELEMENTS = {80: Config(4096, 8), 90: Config(8192, 8), 100: Config(8192, 8)}
 """Per architecture: elements of 2 bytes (half as many of 4) of one input in a program's tile, and its warps."""
-
-
-def can_run(dtype: torch.dtype, shapes: dict[str, int] | None = None) -> Support:
-    """Whether these kernels run on such features."""
-    if dtype == torch.float64:
-        return Support(False, "the triton kernels compute in fp32; float64 is for the reference and the cpu backend")
-    return Support(True, "Triton kernels")
 
 
 @triton.jit

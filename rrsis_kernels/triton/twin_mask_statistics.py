@@ -17,10 +17,12 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from rrsis_kernels.backends import Support
 from rrsis_kernels.ops._common import rows_contiguous
 from rrsis_kernels.triton._aot import ELEMENT_TYPES, AotSpec, elementwise_spec
+from rrsis_kernels.triton._support import can_run
 from rrsis_kernels.triton._tuning import Config, configure, from_table
+
+__all__ = ["aot_specs", "backward", "can_run", "forward"]
 
 NAME = "twin_mask_statistics"
 COLUMNS = 9
@@ -35,13 +37,6 @@ GATHER_BLOCK = 256
 FORWARD = {80: Config(512, 4), 90: Config(512, 4), 100: Config(512, 4)}
 BACKWARD = {80: Config(512, 4), 90: Config(512, 4), 100: Config(512, 4)}
 """Per architecture: pixels that a program works on at once, and its warps."""
-
-
-def can_run(dtype: torch.dtype, shapes: dict[str, int] | None = None) -> Support:
-    """Whether these kernels run on such logits."""
-    if dtype == torch.float64:
-        return Support(False, "the triton kernels compute in fp32; float64 is for the reference and the cpu backend")
-    return Support(True, "Triton kernels")
 
 
 @triton.jit
@@ -82,10 +77,10 @@ def _corners(map_ptr, row_stride, cy, cx, h, w, real):
 
 
 @triton.jit
-def _truth(mask_ptr, at, inside):
+def _truth(at, inside):
     """The mask as the object's share of a pixel."""
-    value = tl.load(mask_ptr + at, mask=inside, other=0)
-    if mask_ptr.dtype.element_ty == tl.uint8:
+    value = tl.load(at, mask=inside, other=0)
+    if value.dtype == tl.uint8:
         return (value != 0).to(tl.float32)
     else:
         return value.to(tl.float32)
@@ -118,6 +113,26 @@ def _mix(near, far, share):
 
 
 @triton.jit
+def _cells(tile, h, w, y_ratio, y_inverse, x_ratio, x_inverse, CELLS: tl.constexpr):
+    """A tile's cells: their number, whether they exist, row and column, and the first output row and column."""
+    cells = tile * CELLS + tl.arange(0, CELLS)
+    cy, cx = cells // (w + 1) - 1, cells % (w + 1) - 1
+    first_y, first_x = _first_index(cy, y_ratio, y_inverse), _first_index(cx, x_ratio, x_inverse)
+    return cells, cells < (h + 1) * (w + 1), cy, cx, first_y, first_x
+
+
+@triton.jit
+def _pixels(mask_row_ptr, valid_row_ptr, real, cx, x, t0, t1, b0, b1, x_ratio, w, Wm, HAS_VALID: tl.constexpr):
+    """Pixels [CELLS, LANES] of a row: which count, the mask, both maps there, and the far column's weight."""
+    x_far, in_cell = _share(x, cx[:, None], x_ratio, w, Wm)
+    inside = real[:, None] & in_cell
+    if HAS_VALID:
+        inside = inside & (tl.load(valid_row_ptr[:, None] + x, mask=inside, other=0) != 0)
+    t = _truth(mask_row_ptr[:, None] + x, inside)
+    return inside, t, _mix(t0[:, None], t1[:, None], x_far), _mix(b0[:, None], b1[:, None], x_far), x_far
+
+
+@triton.jit
 def _forward_kernel(
     target_ptr, background_ptr, mask_ptr, valid_ptr, sums_ptr, h, w, Hm, Wm, partials,
     target_batch, target_row, background_batch, background_row, mask_batch, mask_row, valid_batch, valid_row,
@@ -136,29 +151,23 @@ def _forward_kernel(
     intersection = tl.zeros([CELLS, LANES], tl.float32)
     union = tl.zeros([CELLS, LANES], tl.float32)
     for tile in range(TILES):
-        cells = ((part // BANDS) * TILES + tile) * CELLS + tl.arange(0, CELLS)
-        real = cells < (h + 1) * (w + 1)
-        cy, cx = cells // (w + 1) - 1, cells % (w + 1) - 1
+        cells, real, cy, cx, first_y, first_x = _cells(
+            (part // BANDS) * TILES + tile, h, w, y_ratio, y_inverse, x_ratio, x_inverse, CELLS
+        )
         t00, t01, t10, t11 = _corners(target_ptr + sample * target_batch, target_row, cy, cx, h, w, real)
         b00, b01, b10, b11 = _corners(background_ptr + sample * background_batch, background_row, cy, cx, h, w, real)
-        first_y, first_x = _first_index(cy, y_ratio, y_inverse), _first_index(cx, x_ratio, x_inverse)
         for row in range(ROWS):
             y = first_y + (part % BANDS) * ROWS + row
             y_far, in_cell_y = _share(y, cy, y_ratio, h, Hm)
             t0, t1 = _mix(t00, t10, y_far), _mix(t01, t11, y_far)
             b0, b1 = _mix(b00, b10, y_far), _mix(b01, b11, y_far)
-            mask_at, valid_at = (
-                sample * mask_batch + y.to(tl.int64) * mask_row,
-                sample * valid_batch + y.to(tl.int64) * valid_row,
-            )
+            mask_row_ptr = mask_ptr + sample * mask_batch + y.to(tl.int64) * mask_row
+            valid_row_ptr = valid_ptr + sample * valid_batch + y.to(tl.int64) * valid_row
             for step in range(STEPS):
                 x = first_x[:, None] + (step * LANES + tl.arange(0, LANES))[None, :]
-                x_far, in_cell_x = _share(x, cx[:, None], x_ratio, w, Wm)
-                inside = (real & in_cell_y)[:, None] & in_cell_x
-                if HAS_VALID:
-                    inside = inside & (tl.load(valid_ptr + valid_at[:, None] + x, mask=inside, other=0) != 0)
-                t = _truth(mask_ptr, mask_at[:, None] + x, inside)
-                zt, zb = _mix(t0[:, None], t1[:, None], x_far), _mix(b0[:, None], b1[:, None], x_far)
+                inside, t, zt, zb, x_far = _pixels(
+                    mask_row_ptr, valid_row_ptr, real & in_cell_y, cx, x, t0, t1, b0, b1, x_ratio, w, Wm, HAS_VALID
+                )
                 z = joint_scale * (zt - zb)
                 probability, small = _sigmoid(z)
                 bce_joint += tl.where(inside, _softplus(z, small) - z * t, 0.0)
@@ -205,13 +214,9 @@ def _cells_kernel(
     g_joint, g_target, g_background = tl.load(g), tl.load(g + grad_column), tl.load(g + 2 * grad_column)
     g_sum, g_mask_sum = tl.load(g + 3 * grad_column), tl.load(g + 4 * grad_column)
 
-    cells = (part // BANDS) * CELLS + tl.arange(0, CELLS)
-    total_cells = (h + 1) * (w + 1)
-    real = cells < total_cells
-    cy, cx = cells // (w + 1) - 1, cells % (w + 1) - 1
+    cells, real, cy, cx, first_y, first_x = _cells(part // BANDS, h, w, y_ratio, y_inverse, x_ratio, x_inverse, CELLS)
     t00, t01, t10, t11 = _corners(target_ptr + sample * target_batch, target_row, cy, cx, h, w, real)
     b00, b01, b10, b11 = _corners(background_ptr + sample * background_batch, background_row, cy, cx, h, w, real)
-    first_y, first_x = _first_index(cy, y_ratio, y_inverse), _first_index(cx, x_ratio, x_inverse)
     dt00 = tl.zeros([CELLS], tl.float32)
     dt01 = tl.zeros([CELLS], tl.float32)
     dt10 = tl.zeros([CELLS], tl.float32)
@@ -225,22 +230,17 @@ def _cells_kernel(
         y_far, in_cell_y = _share(y, cy, y_ratio, h, Hm)
         t0, t1 = _mix(t00, t10, y_far), _mix(t01, t11, y_far)
         b0, b1 = _mix(b00, b10, y_far), _mix(b01, b11, y_far)
-        mask_at, valid_at = (
-            sample * mask_batch + y.to(tl.int64) * mask_row,
-            sample * valid_batch + y.to(tl.int64) * valid_row,
-        )
+        mask_row_ptr = mask_ptr + sample * mask_batch + y.to(tl.int64) * mask_row
+        valid_row_ptr = valid_ptr + sample * valid_batch + y.to(tl.int64) * valid_row
         dt0 = tl.zeros([CELLS, LANES], tl.float32)
         dt1 = tl.zeros([CELLS, LANES], tl.float32)
         db0 = tl.zeros([CELLS, LANES], tl.float32)
         db1 = tl.zeros([CELLS, LANES], tl.float32)
         for step in range(STEPS):
             x = first_x[:, None] + (step * LANES + tl.arange(0, LANES))[None, :]
-            x_far, in_cell_x = _share(x, cx[:, None], x_ratio, w, Wm)
-            inside = (real & in_cell_y)[:, None] & in_cell_x
-            if HAS_VALID:
-                inside = inside & (tl.load(valid_ptr + valid_at[:, None] + x, mask=inside, other=0) != 0)
-            t = _truth(mask_ptr, mask_at[:, None] + x, inside)
-            zt, zb = _mix(t0[:, None], t1[:, None], x_far), _mix(b0[:, None], b1[:, None], x_far)
+            inside, t, zt, zb, x_far = _pixels(
+                mask_row_ptr, valid_row_ptr, real & in_cell_y, cx, x, t0, t1, b0, b1, x_ratio, w, Wm, HAS_VALID
+            )
             probability, small = _sigmoid(joint_scale * (zt - zb))
             target_probability, small = _sigmoid(zt)
             background_probability, small = _sigmoid(zb)
@@ -261,6 +261,7 @@ def _cells_kernel(
         db01 += db1_row * (1.0 - y_far)
         db10 += db0_row * y_far
         db11 += db1_row * y_far
+    total_cells = (h + 1) * (w + 1)
     out = corners_ptr + (sample * BANDS + band) * 8 * total_cells + cells
     tl.store(out, dt00, mask=real)
     tl.store(out + total_cells, dt01, mask=real)
