@@ -102,6 +102,11 @@ def finest_dtype() -> torch.dtype:
     return torch.float32 if backends.forced_backend() == "triton" else torch.float64
 
 
+def many(count: int) -> int:
+    """A large number of pixels or rows; a quarter of it where kernels are interpreted, which is slow."""
+    return count // 4 if triton.INTERPRETED else count
+
+
 def skip_unless_supported(op: str, dtype: torch.dtype) -> None:
     """Skips the test where the forced Triton kernels have no such dtype, or its interpreter computes it wrongly."""
     if backends.forced_backend() != "triton" or why_not("triton"):

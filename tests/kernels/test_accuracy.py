@@ -15,6 +15,7 @@ from kernel_cases import (
     assert_accurate,
     correlation_case,
     cosine_case,
+    many,
     mask_statistics_case,
     poison_allocations,
     small_case,
@@ -29,11 +30,11 @@ CORRELATIONS = [
     (2, 37, 17, 13, 3, 7),
     (2, 64, 96, 96, 4, 12),
     (1, 225, 40, 48, 8, 21),
-    (2, 1601, 24, 16, 2, 20),
+    (2, many(1601), 24, 16, 2, 20),
     (1, 70, 512, 512, 4, 20),
 ]
 # B, N, C, H, K
-STREAMS = [(2, 3, 2, 1, 1), (2, 37, 17, 3, 5), (2, 256, 64, 4, 4), (2, 1601, 24, 2, 8), (1, 70, 256, 8, 8)]
+STREAMS = [(2, 3, 2, 1, 1), (2, 37, 17, 3, 5), (2, 256, 64, 4, 4), (2, many(1601), 24, 2, 8), (1, 70, 256, 8, 8)]
 # logits, mask: enlarged 4 and odd times, made smaller, of the same size, a single logit, wide rows.
 MAPS = [
     ((2, 8, 8), (32, 32)),
@@ -43,7 +44,7 @@ MAPS = [
     ((2, 1, 1), (5, 6)),
     ((1, 30, 40), (240, 321)),
 ]
-ROWS = [(2, 3, 2), (2, 37, 17), (3, 400, 96), (2, 2500, 24)]
+ROWS = [(2, 3, 2), (2, 37, 17), (3, 400, 96), (2, many(2500), 24)]
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
