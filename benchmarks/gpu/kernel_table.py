@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 
 from benchmarks.gpu.floors import BACKWARD, FORWARD, H200, SHAPES, floor
+from rrsis_kernels.backends import OPS
 
 BEGIN, END = "<!-- python -m benchmarks.gpu.kernel_table --write -->", "<!-- end of the kernel table -->"
 PAGE = Path(__file__).parents[2] / "docs" / "kernels.md"
@@ -21,23 +22,24 @@ def resource_rows() -> list[str]:
     """A line per kernel and configuration: registers, shared memory and spills on each architecture."""
     import triton
 
-    from rrsis_kernels.triton import _compile
+    from rrsis_kernels.triton import KERNELS, _compile, module
 
-    needs: dict[str, dict[int, str]] = {}
-    for arch in _compile.ARCHITECTURES:
-        for spec in _compile.specs(arch):
-            found = _compile.resources(_compile.compile_spec(spec, arch))
-            marks = f"{found.registers} / {found.shared / 1024:.0f} / {found.spills}"
-            needs.setdefault(spec.name, {})[arch] = marks + (" wgmma" if found.wgmma else "")
+    needs: dict[tuple[str, str], dict[int, str]] = {}
+    for op in (op for op in OPS if op in KERNELS):
+        for arch in _compile.ARCHITECTURES:
+            for spec in module(op).aot_specs(arch):
+                found = _compile.resources(_compile.compile_spec(spec, arch))
+                marks = f"{found.registers} / {found.shared / 1024:.0f} / {found.spills}"
+                needs.setdefault((op, spec.name), {})[arch] = marks + (" wgmma" if found.wgmma else "")
     heads = " | ".join(f"sm_{arch}" for arch in _compile.ARCHITECTURES)
     rows = [
         f"Registers per thread / KiB of shared memory / bytes spilled per thread (Triton {triton.__version__}):",
         "",
-        f"| kernel and configuration | {heads} |",
-        f"|---|{'---|' * len(_compile.ARCHITECTURES)}",
+        f"| operator | kernel and configuration | {heads} |",
+        f"|---|---|{'---|' * len(_compile.ARCHITECTURES)}",
     ]
-    for name, by_arch in needs.items():
-        rows.append(f"| {name} | {' | '.join(by_arch.get(arch, '—') for arch in _compile.ARCHITECTURES)} |")
+    for (op, name), by_arch in needs.items():
+        rows.append(f"| `{op}` | {name} | {' | '.join(by_arch.get(arch, '—') for arch in _compile.ARCHITECTURES)} |")
     return rows
 
 
