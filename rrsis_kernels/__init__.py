@@ -5,6 +5,7 @@ paint   pixel n gathers from tokens:   O[n]   = Σ_h Σ_l softmax_l(S[h,:,n]) ·
 pool    token l gathers from pixels:   Y[h,l] = Σ_n softmax_n(S[h,l,:]) · pixel[n]
 """
 
+from rrsis_kernels import dispatch as _dispatch  # noqa: F401 (registers the kernels that are written in Python)
 from rrsis_kernels import nn
 from rrsis_kernels.backends import use_backend
 from rrsis_kernels.ops.bidirectional_spatial_correlation import bidirectional_spatial_correlation

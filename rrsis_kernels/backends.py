@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import torch
 
-from rrsis_kernels import library
+from rrsis_kernels import library, triton
 
 ENVIRONMENT_VARIABLE = "RRSIS_KERNELS_BACKEND"
 """Forces a backend for the whole process; `use_backend` goes before it."""
@@ -60,9 +60,27 @@ def can_run(
             return Support(False, f"the cpu backend takes tensors on the CPU, not on {device_type}")
         status = library.extension_status()["_C"]
         return Support(status.loaded, "C++ kernels" if status.loaded else status.reason)
+    if backend == "triton":
+        return _triton_can_run(op, device_type, dtype, shapes)
     if backend in BACKENDS:
         return Support(False, f"the {backend} backend has no kernel of {op} yet")
     raise ValueError(f"backend must be one of {', '.join(BACKENDS)}, got {backend!r}")
+
+
+def _triton_can_run(op: str, device_type: str, dtype: torch.dtype, shapes: dict[str, int] | None) -> Support:
+    """`can_run` of the triton backend; a kernel's own limits are in its module, imported only where it could run."""
+    if not triton.INSTALLED:
+        return Support(False, "triton is not installed")
+    if op not in triton.KERNELS:
+        return Support(False, f"the triton backend has no kernel of {op} yet")
+    if device_type == "cpu" and not triton.INTERPRETED:
+        return Support(
+            False, "the triton backend takes tensors on CUDA; it is interpreted on the CPU by TRITON_INTERPRET=1"
+        )
+    if device_type != ("cpu" if triton.INTERPRETED else "cuda"):
+        place = "the CPU (TRITON_INTERPRET is set)" if triton.INTERPRETED else "CUDA"
+        return Support(False, f"the triton backend takes tensors on {place}, not on {device_type}")
+    return Support(*triton.module(op).can_run(dtype, shapes))
 
 
 def can_choose(

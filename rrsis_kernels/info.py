@@ -20,7 +20,7 @@ from typing import Any
 
 import torch
 
-from rrsis_kernels import __version__, backends, library
+from rrsis_kernels import __version__, backends, library, triton
 
 STATUS_FILE = "_build_status.json"
 CPU_CAPABILITIES = ("baseline", "avx2", "avx512", "avx512bf16")
@@ -146,10 +146,15 @@ def _versions() -> str:
             f"rrsis_kernels  {__version__}",
             f"python         {sys.version.split()[0]} ({platform.system()} {platform.machine()})",
             f"torch          {torch.__version__} (CUDA {torch.version.cuda or 'no'})",
-            f"triton         {_package_version('triton')}",
+            f"triton         {_triton()}",
             *(f"{name + ' compiler':<14} {version}" for name, version in compilers().items()),
         ]
     )
+
+
+def _triton() -> str:
+    version = _package_version("triton")
+    return f"{version}, interpreted on the CPU (TRITON_INTERPRET)" if triton.INTERPRETED else version
 
 
 def _native() -> str:

@@ -6,8 +6,9 @@
 #
 # Needs no network and installs nothing: torch (2.11 or later, with CUDA), triton, ninja, pybind11, setuptools, pytest,
 # pytest-benchmark and hypothesis have to be there, and nvcc for the CUDA kernels. PYTHON=... picks the interpreter.
-# What was done is left in $OUT (./build/gpu_session without it), at most eight files: session.log has everything.
+# What was done is left in $OUT (./build/gpu_session without it), at most ten files: session.log has everything.
 # A step that fails does not stop the others; the exit status tells whether one did. docs/verified.md records results.
+# All steps together take at most $BUDGET seconds (570 without it): the last ones are cut short or left out.
 set -uo pipefail
 cd "$(dirname "$0")/.."
 
@@ -21,6 +22,7 @@ fi
 
 python="${PYTHON:-python3}"
 out="${OUT:-$PWD/build/gpu_session}"
+budget="${BUDGET:-570}"
 mkdir -p "$out"
 out="$(cd "$out" && pwd)"
 export PYTHONUNBUFFERED=1
@@ -35,6 +37,11 @@ step() {
     shift 2
     echo
     echo "== $name"
+    [ $((budget - SECONDS)) -lt "$limit" ] && limit=$((budget - SECONDS))
+    if [ "$limit" -lt 5 ]; then
+        printf '%5d s  %-28s %s\n' 0 "$name" "left out: no time" >>"$summary"
+        return
+    fi
     timeout --kill-after=10 "$limit" "$@" || status=$?
     case $status in
         0) result="passed" ;;
@@ -67,20 +74,47 @@ step "build in place" 300 "${build[@]}" PYTHONPATH=build_backend "$python" -m rr
 step "info" 60 "$python" -m rrsis_kernels.info
 cp -f rrsis_kernels/_build_status.json "$out/" 2>/dev/null
 
-step "tests on the GPU" 240 "$python" -m pytest -q -m gpu tests/kernels tests/build --junitxml="$out/gpu_tests.xml"
-step "benchmarks" 240 "$python" -m pytest -q benchmarks --benchmark-only --benchmark-json="$out/benchmarks.json"
-step "profile" 120 "$python" scripts/profile_operators.py --device "$device" --out "$out/profile.txt"
-# The processor matters as well: the tests of the C++ kernels run every instruction set that it has.
 workers=()
 if [ "$(nproc)" -ge 8 ] && "$python" -c 'import xdist' 2>/dev/null; then
     workers=(-n 6)
     export OMP_NUM_THREADS=2
 fi
-step "tests on the CPU" 300 "$python" -m pytest -q "${workers[@]}" -m "not gpu" tests/kernels --junitxml="$out/cpu_tests.xml"
+test_files=()
+for name in accuracy semantics checks library compile; do
+    test_files+=("tests/kernels/test_$name.py")
+done
+
+# The operators' own tests on the Triton kernels; without a GPU, in Triton's interpreter and two files of them.
+if [ "$device" = cuda ]; then
+    step "operators on Triton" 200 "$python" -m pytest -q "${workers[@]}" -k triton "${test_files[@]}" --junitxml="$out/triton_tests.xml"
+    step "tests on the GPU" 60 "$python" -m pytest -q -m gpu tests/kernels tests/build --junitxml="$out/gpu_tests.xml"
+    model=(--preset base --batch 16)
+else
+    step "operators on Triton" 200 env TRITON_INTERPRET=1 "$python" -m pytest -q -k triton "${test_files[1]}" "${test_files[2]}" --junitxml="$out/triton_tests.xml"
+    model=(--preset tiny --batch 4 --repeats 2)
+fi
+
+small=("$python" -m benchmarks.gpu.small_run --device "$device")
+if [ "$device" = cuda ] && command -v compute-sanitizer >/dev/null; then
+    # PyTorch's caching allocator would hide an access beyond a tensor's end.
+    step "memcheck" 90 env PYTORCH_NO_CUDA_MEMORY_CACHING=1 compute-sanitizer --tool memcheck --error-exitcode 9 "${small[@]}"
+    step "racecheck" 90 compute-sanitizer --tool racecheck --error-exitcode 9 "${small[@]}"
+else
+    echo "no compute-sanitizer here: its run is made without it"
+    step "small run" 60 "${small[@]}"
+fi
+
+step "benchmarks" 170 "$python" -m benchmarks.gpu --device "$device" --seconds 150 --out "$out/benchmarks"
+step "model" 120 "$python" -m benchmarks.gpu.model --device "$device" "${model[@]}" --out "$out/model.json"
+forced="$([ "$device" = cuda ] && echo triton || echo cpu)"
+step "profile" 60 env RRSIS_KERNELS_BACKEND="$forced" "$python" scripts/profile_operators.py --device "$device" --out "$out/profile.txt"
+# The processor matters as well: the tests of the C++ kernels run every instruction set that it has.
+step "tests on the CPU" 300 "$python" -m pytest -q "${workers[@]}" -m "not gpu and not slow" tests/kernels --junitxml="$out/cpu_tests.xml"
 
 echo
 echo "== summary ($device)"
 cat "$summary"
+[ -f "$out/benchmarks.md" ] && cat "$out/benchmarks.md"
 if [ ${#failed[@]} -gt 0 ]; then
     echo "failed: ${failed[*]}"
     exit 1

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from typing import Any, NoReturn
 
 import torch
 from torch import Tensor
 
-from rrsis_kernels import library
+from rrsis_kernels import backends, library
 
 AUTOCAST_DEVICES = ("cpu", "cuda")
 
@@ -70,6 +71,16 @@ def register_autocast(name: str, cast: Callable[..., tuple[Any, ...]]) -> None:
             return _kernel(*cast(*args))
 
         library.DEFINITIONS.impl(name, entry, f"Autocast{device_type.upper()}")
+
+
+def remember_backend(ctx: Any) -> None:
+    """Notes in a forward which backend was forced, for its backward."""
+    ctx.forced_backend = backends.forced_backend()
+
+
+def backend_of_forward(ctx: Any) -> contextlib.AbstractContextManager[None]:
+    """Forces in a backward what was forced in its forward: autograd may run it later and in a thread of its own."""
+    return backends.use_backend(ctx.forced_backend) if ctx.forced_backend else contextlib.nullcontext()
 
 
 def register_first_order_only(name: str) -> None:

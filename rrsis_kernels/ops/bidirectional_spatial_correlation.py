@@ -64,8 +64,8 @@ def bidirectional_spatial_correlation(
     if direction == "pool":
         values = None
     pixels, keys, values, key_bias = _common.lower_together((pixels, keys, values, key_bias))
-    _check(pixels, keys, values, key_bias, token_mask, pixel_mask, direction)
-    backend = backends.choose(NAME, pixels.device.type, pixels.dtype)
+    sizes = _check(pixels, keys, values, key_bias, token_mask, pixel_mask, direction)
+    backend = backends.choose(NAME, pixels.device.type, pixels.dtype, sizes)
     if backend == "reference":
         return _common.without_autocast(
             reference.bidirectional_spatial_correlation,
@@ -90,7 +90,7 @@ def _check(
     token_mask: Tensor | None,
     pixel_mask: Tensor | None,
     direction: str,
-) -> None:
+) -> dict[str, int]:
     arguments = Arguments(NAME)
     arguments.check("pixels", pixels, "B N C")
     arguments.check("keys", keys, "B H L C")
@@ -102,6 +102,7 @@ def _check(
         arguments.check("token_mask", token_mask, "B L", (torch.bool,))
     if pixel_mask is not None:
         arguments.check("pixel_mask", pixel_mask, "B N", (torch.bool,))
+    return arguments.sizes
 
 
 @torch.library.register_fake(f"{library.NAMESPACE}::bsc_forward", lib=library.DEFINITIONS)
@@ -154,6 +155,7 @@ def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]
     painted, pooled, pixel_lse, pool_stats = output
     ctx.save_for_backward(*tensors, pooled, pool_stats)
     ctx.paint, ctx.pool = paint, pool
+    _common.remember_backend(ctx)
     unasked = ([] if paint else [painted, pixel_lse]) + ([] if pool else [pooled])
     ctx.mark_non_differentiable(pool_stats, *unasked)
     ctx.set_materialize_grads(False)
@@ -170,10 +172,11 @@ def _backward(
         return (None,) * 8
     if not paint:
         values = None
-    grad_pixels, grad_keys, grad_values, grad_key_bias = torch.ops.rrsis_kernels.bsc_backward(
-        *map(_common.rows_contiguous, (grad_painted, grad_pooled, grad_pixel_lse)),
-        *(pixels, keys, values, key_bias, token_mask, pixel_mask, pooled, pool_stats, paint, pool),
-    )
+    with _common.backend_of_forward(ctx):
+        grad_pixels, grad_keys, grad_values, grad_key_bias = torch.ops.rrsis_kernels.bsc_backward(
+            *map(_common.rows_contiguous, (grad_painted, grad_pooled, grad_pixel_lse)),
+            *(pixels, keys, values, key_bias, token_mask, pixel_mask, pooled, pool_stats, paint, pool),
+        )
     return (
         grad_pixels,
         grad_keys,

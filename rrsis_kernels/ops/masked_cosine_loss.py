@@ -39,7 +39,7 @@ def masked_cosine_loss(prediction: Tensor, target: Tensor, mask: Tensor) -> Tens
     arguments.check("prediction", prediction, "B N C")
     arguments.check("target", target, "B N C")
     arguments.check("mask", mask, "B N", (torch.bool,))
-    backend = backends.choose(NAME, prediction.device.type, prediction.dtype)
+    backend = backends.choose(NAME, prediction.device.type, prediction.dtype, arguments.sizes)
     tensors = (prediction, target, mask)
     if backend == "reference":
         return _common.without_autocast(reference.masked_cosine_loss, prediction.device.type, *tensors)
@@ -58,10 +58,12 @@ def _fake_backward(grad_loss: Tensor, prediction: Tensor, target: Tensor, mask: 
 
 def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
     ctx.save_for_backward(*inputs)
+    _common.remember_backend(ctx)
 
 
 def _backward(ctx: Any, grad_loss: Tensor) -> tuple[Tensor | None, ...]:
-    grads = torch.ops.rrsis_kernels.masked_cosine_backward(_common.rows_contiguous(grad_loss), *ctx.saved_tensors)
+    with _common.backend_of_forward(ctx):
+        grads = torch.ops.rrsis_kernels.masked_cosine_backward(_common.rows_contiguous(grad_loss), *ctx.saved_tensors)
     return (*(grad if needed else None for grad, needed in zip(grads, ctx.needs_input_grad, strict=False)), None)
 
 

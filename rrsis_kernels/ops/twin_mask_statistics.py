@@ -49,8 +49,8 @@ def twin_mask_statistics(
         RuntimeError: a backend is forced that cannot run.
     """
     target_logits, background_logits = _common.widen_together(target_logits, background_logits)
-    _check(target_logits, background_logits, mask, valid)
-    backend = backends.choose(NAME, target_logits.device.type, target_logits.dtype)
+    sizes = _check(target_logits, background_logits, mask, valid)
+    backend = backends.choose(NAME, target_logits.device.type, target_logits.dtype, sizes)
     # Masks from image files are 0 and 255 as often as 0 and 1.
     mask = mask != 0 if mask.dtype == torch.uint8 else mask.detach()
     tensors = (target_logits, background_logits, mask, valid)
@@ -62,7 +62,7 @@ def twin_mask_statistics(
     return TwinMaskStatistics(*sums.unbind(1))
 
 
-def _check(target_logits: Tensor, background_logits: Tensor, mask: Tensor, valid: Tensor | None) -> None:
+def _check(target_logits: Tensor, background_logits: Tensor, mask: Tensor, valid: Tensor | None) -> dict[str, int]:
     arguments = Arguments(NAME)
     arguments.check("target_logits", target_logits, "B h w")
     arguments.check("background_logits", background_logits, "B h w")
@@ -73,6 +73,7 @@ def _check(target_logits: Tensor, background_logits: Tensor, mask: Tensor, valid
         raise ValueError(
             f"{NAME}: target_logits must have pixels to resize from, got shape {tuple(target_logits.shape)}"
         )
+    return arguments.sizes
 
 
 @torch.library.register_fake(f"{library.NAMESPACE}::mask_statistics_forward", lib=library.DEFINITIONS)
@@ -99,12 +100,14 @@ def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
     *tensors, joint_scale = inputs
     ctx.save_for_backward(*tensors)
     ctx.joint_scale = joint_scale
+    _common.remember_backend(ctx)
 
 
 def _backward(ctx: Any, grad_sums: Tensor) -> tuple[Tensor | None, ...]:
-    grads = torch.ops.rrsis_kernels.mask_statistics_backward(
-        _common.rows_contiguous(grad_sums), *ctx.saved_tensors, ctx.joint_scale
-    )
+    with _common.backend_of_forward(ctx):
+        grads = torch.ops.rrsis_kernels.mask_statistics_backward(
+            _common.rows_contiguous(grad_sums), *ctx.saved_tensors, ctx.joint_scale
+        )
     return (*grads, None, None, None)
 
 

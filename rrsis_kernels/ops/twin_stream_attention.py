@@ -52,8 +52,8 @@ def twin_stream_attention(
         RuntimeError: a backend is forced that cannot run.
     """
     pixels, target_queries, background_queries, gate = _cast(pixels, target_queries, background_queries, gate)
-    _check(pixels, target_queries, background_queries, gate, pixel_mask)
-    backend = backends.choose(NAME, pixels.device.type, pixels.dtype)
+    sizes = _check(pixels, target_queries, background_queries, gate, pixel_mask)
+    backend = backends.choose(NAME, pixels.device.type, pixels.dtype, sizes)
     tensors = (pixels, target_queries, background_queries, gate, pixel_mask)
     if backend == "reference":
         return _common.without_autocast(reference.twin_stream_attention, pixels.device.type, *tensors)
@@ -63,7 +63,7 @@ def twin_stream_attention(
 
 def _check(
     pixels: Tensor, target_queries: Tensor, background_queries: Tensor, gate: Tensor | None, pixel_mask: Tensor | None
-) -> None:
+) -> dict[str, int]:
     arguments = Arguments(NAME)
     arguments.check("pixels", pixels, "B N C")
     arguments.check("target_queries", target_queries, "B H K C")
@@ -72,6 +72,7 @@ def _check(
         arguments.check("gate", gate, "B N", (pixels.dtype, torch.float32))
     if pixel_mask is not None:
         arguments.check("pixel_mask", pixel_mask, "B N", (torch.bool,))
+    return arguments.sizes
 
 
 @torch.library.register_fake(f"{library.NAMESPACE}::twin_stream_forward", lib=library.DEFINITIONS)
@@ -109,6 +110,7 @@ def _fake_backward(
 
 def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
     ctx.save_for_backward(*inputs, *output)
+    _common.remember_backend(ctx)
     ctx.mark_non_differentiable(output[-1])
     ctx.set_materialize_grads(False)
 
@@ -119,10 +121,11 @@ def _backward(
     if grad_target is None and grad_background is None:
         return (None,) * 5
     has_gate = ctx.saved_tensors[3] is not None
-    grad_pixels, grad_target_queries, grad_background_queries, grad_gate = torch.ops.rrsis_kernels.twin_stream_backward(
-        _common.rows_contiguous(grad_target), _common.rows_contiguous(grad_background), *ctx.saved_tensors
-    )
-    return grad_pixels, grad_target_queries, grad_background_queries, grad_gate if has_gate else None, None
+    with _common.backend_of_forward(ctx):
+        *grads, grad_gate = torch.ops.rrsis_kernels.twin_stream_backward(
+            _common.rows_contiguous(grad_target), _common.rows_contiguous(grad_background), *ctx.saved_tensors
+        )
+    return (*grads, grad_gate if has_gate else None, None)
 
 
 def _cast(

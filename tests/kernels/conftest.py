@@ -1,7 +1,19 @@
 """Fixtures of the kernel tests: every way the operators can run here, and output buffers that start as NaN."""
 
+import contextlib
+
 import pytest
-from kernel_cases import AUTOMATIC, CAPABILITIES, KERNELS, REFERENCE, poison_allocations, set_capability, why_not
+from kernel_cases import (
+    AUTOMATIC,
+    CAPABILITIES,
+    KERNELS,
+    REFERENCE,
+    on_device_of,
+    poison_allocations,
+    poisoned_empty,
+    set_capability,
+    why_not,
+)
 
 from rrsis_kernels import use_backend
 
@@ -22,7 +34,11 @@ def _use(name):
     if capability:
         set_capability(CAPABILITIES.index(capability))
     try:
-        with use_backend(backend):
+        with contextlib.ExitStack() as stack:
+            if backend == "triton":
+                stack.enter_context(on_device_of(name))
+                stack.enter_context(poisoned_empty())
+            stack.enter_context(use_backend(backend))
             yield name
     finally:
         if capability:
@@ -31,17 +47,17 @@ def _use(name):
 
 @pytest.fixture(params=KERNELS)
 def kernel(request):
-    """Each compiled kernel set in turn, forced."""
+    """Each set of kernels in turn, forced."""
     yield from _use(request.param)
 
 
 @pytest.fixture(params=(REFERENCE, *KERNELS))
 def implementation(request):
-    """Each compiled kernel set and the reference in turn, forced."""
+    """Each set of kernels and the reference in turn, forced."""
     yield from _use(request.param)
 
 
-@pytest.fixture(params=(REFERENCE, "cpu"))
+@pytest.fixture(params=(REFERENCE, "cpu", "triton"))
 def backend(request):
-    """The reference and the CPU kernels as they choose themselves, forced; for what does not depend on arithmetic."""
+    """The reference and each backend as it chooses itself, forced; for what does not depend on arithmetic."""
     yield from _use(request.param)

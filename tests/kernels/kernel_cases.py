@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import dataclasses
-from typing import NamedTuple
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+from unittest import mock
 
+import pytest
 import torch
 from torch import Tensor
 
 import rrsis_kernels
-from rrsis_kernels import backends, library, use_backend
+from rrsis_kernels import backends, library, triton, use_backend
 
 REFERENCE = "reference"
 CAPABILITIES = ("baseline", "avx2", "avx512", "avx512bf16")
 AUTOMATIC = -1
 M_PERTURB = -6  # malloc.h
-KERNELS = tuple(f"cpu-{capability}" for capability in CAPABILITIES)
+KERNELS = (*(f"cpu-{capability}" for capability in CAPABILITIES), "triton")
+PRODUCTS = ("bidirectional_spatial_correlation", "twin_stream_attention")
+"""Operators that multiply matrices."""
 DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 OPS = backends.OPS
 
@@ -30,6 +36,10 @@ def why_not(name: str) -> str | None:
     """Why an implementation such as "cpu-avx2" cannot run here; None if it can."""
     if name == REFERENCE:
         return None
+    if name == "triton":
+        if triton.INTERPRETED or (triton.INSTALLED and torch.cuda.is_available()):
+            return None
+        return "Triton needs a GPU here; tests/triton runs these tests in Triton's interpreter"
     status = library.extension_status()["_C"]
     if not status.loaded:
         return status.reason
@@ -48,6 +58,64 @@ def poison_allocations(on: bool) -> bool:
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     return mallopt is not None and mallopt(M_PERTURB, 0x100 if on else 0) == 1
+
+
+class Place:
+    """Where the tensors of a test are made and run; plain attributes, which compiled functions may read."""
+
+    device_type = "cpu"
+
+
+@contextlib.contextmanager
+def on_device_of(name: str) -> Iterator[None]:
+    """Runs a test where an implementation runs: on the GPU for Triton, unless it is interpreted."""
+    before = Place.device_type
+    Place.device_type = "cuda" if name == "triton" and not triton.INTERPRETED else "cpu"
+    try:
+        with torch.device(Place.device_type) if Place.device_type != before else contextlib.nullcontext():
+            yield
+    finally:
+        Place.device_type = before
+
+
+@contextlib.contextmanager
+def poisoned_empty() -> Iterator[None]:
+    """Fills with NaN (integers: with their largest value) what Python code gets as uninitialised, on any device."""
+
+    def filling(make: Callable[..., Tensor]) -> Callable[..., Tensor]:
+        def poisoned(*args: Any, **kwargs: Any) -> Tensor:
+            made = make(*args, **kwargs)
+            if type(made) is Tensor and made.device.type != "meta" and made.dtype != torch.bool:
+                made.fill_(torch.nan if made.is_floating_point() else torch.iinfo(made.dtype).max)
+            return made
+
+        return poisoned
+
+    with contextlib.ExitStack() as stack:
+        for owner, name in ((torch, "empty"), (torch, "empty_like"), (torch, "empty_strided"), (Tensor, "new_empty")):
+            stack.enter_context(mock.patch.object(owner, name, filling(getattr(owner, name))))
+        yield
+
+
+def finest_dtype() -> torch.dtype:
+    """The most precise dtype of the forced backend."""
+    return torch.float32 if backends.forced_backend() == "triton" else torch.float64
+
+
+def many(count: int) -> int:
+    """A large number of pixels or rows; a quarter of it where kernels are interpreted, which is slow."""
+    return count // 4 if triton.INTERPRETED else count
+
+
+def skip_unless_supported(op: str, dtype: torch.dtype) -> None:
+    """Skips the test where the forced Triton kernels have no such dtype, or its interpreter computes it wrongly."""
+    if backends.forced_backend() != "triton" or why_not("triton"):
+        return
+    support = backends.can_run(op, "triton", Place.device_type, dtype)
+    if not support.ok:
+        pytest.skip(support.reason)
+    if triton.INTERPRETED and dtype == torch.bfloat16 and op in PRODUCTS:
+        pytest.skip("Triton's interpreter multiplies the bit patterns of bfloat16")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,6 +142,17 @@ class Case:
 
         return dataclasses.replace(self, tensors={name: cast(tensor) for name, tensor in self.tensors.items()})
 
+    def here(self) -> Case:
+        """The same, with tensors that were made on the CPU on the device of the test."""
+        if Place.device_type == "cpu":
+            return self
+
+        def moved(tensor: Any) -> Any:
+            made_on_cpu = isinstance(tensor, Tensor) and tensor.device.type == "cpu"
+            return tensor.to(Place.device_type) if made_on_cpu else tensor
+
+        return dataclasses.replace(self, tensors={name: moved(tensor) for name, tensor in self.tensors.items()})
+
     def redrawn(self, seed: int) -> Case:
         """Other normal values of the same size in the differentiable arguments; zeros stay zeros."""
         draw = Draw(1000 + seed)
@@ -88,14 +167,17 @@ class Case:
 
     def __call__(self) -> dict[str, Tensor]:
         """Calls the public function; outputs by name, without those that are None."""
-        result = getattr(rrsis_kernels, self.op)(**self.tensors, **self.options)
+        first = next(iter(self.tensors.values()))
+        if isinstance(first, Tensor):
+            skip_unless_supported(self.op, first.dtype)
+        result = getattr(rrsis_kernels, self.op)(**self.here().tensors, **self.options)
         outputs = {"loss": result} if isinstance(result, Tensor) else result._asdict()
         return {name: output for name, output in outputs.items() if output is not None}
 
     def run(self) -> dict[str, Tensor]:
         """Outputs, and gradients (as grad_<argument>) for fixed cotangents of all outputs."""
         leaves = {
-            name: self.tensors[name].detach().requires_grad_()
+            name: self.here().tensors[name].detach().requires_grad_()
             for name in self.differentiable
             if self.tensors[name] is not None
         }
@@ -110,7 +192,7 @@ class Case:
 
 def cotangents(outputs: dict[str, Tensor]) -> list[Tensor]:
     """The same numbers whatever the dtype (as far as bf16 has them): multiples of 1/16 in [-2, 2]."""
-    generator = torch.Generator().manual_seed(99)
+    generator = torch.Generator("cpu").manual_seed(99)
     return [
         (torch.randint(-32, 33, output.shape, generator=generator, device="cpu") / 16).to(output)
         for output in outputs.values()
@@ -128,6 +210,7 @@ def assert_accurate(case: Case, draws: int = DRAWS) -> None:
     values are over the limit, both errors are the largest over several draws of the values. A tensor in fp64 has no
     finer oracle than itself: it may differ by 1e-12 of its magnitude.
     """
+    case = case.here()
     over = _errors_over_the_limit([_measure(case)])
     if over:
         over = _errors_over_the_limit([_measure(case.redrawn(seed)) for seed in range(draws)])
@@ -193,14 +276,19 @@ class Draw:
     """
 
     def __init__(self, seed: int = 0, dtype: torch.dtype = torch.float32) -> None:
-        self.generator = torch.Generator().manual_seed(seed)
+        self.generator = torch.Generator("cpu").manual_seed(seed)
         self.dtype = dtype
 
     def normal(self, *shape: int, scale: float = 1.0) -> Tensor:
-        return (torch.randn(shape, generator=self.generator) * scale).to(self.dtype)
+        values = torch.randn(shape, generator=self.generator, device="cpu") * scale
+        return values.to(Place.device_type, self.dtype)
+
+    def uniform(self, *shape: int) -> Tensor:
+        """In fp32, in [0, 1)."""
+        return torch.rand(shape, generator=self.generator, device="cpu").to(Place.device_type)
 
     def mask(self, *shape: int, share: float = 0.7) -> Tensor:
-        return torch.rand(shape, generator=self.generator) < share
+        return self.uniform(*shape) < share
 
 
 def correlation_case(
@@ -268,7 +356,7 @@ def mask_statistics_case(
     (b, h, w), draw = logits, Draw(seed, dtype)
     truth = draw.mask(b, *size, share=0.4)
     if mask.is_floating_point:
-        truth = torch.rand((b, *size), generator=draw.generator)
+        truth = draw.uniform(b, *size)
         # Not near ½, where rounding to another dtype would change a count.
         truth = torch.where((truth - 0.5).abs() < 0.05, 0.25, truth)
     tensors = {

@@ -1,8 +1,8 @@
-"""One graph under torch.compile with any N and L, and under torch.export; on the CPU kernels and on the reference."""
+"""One graph under torch.compile with any N and L, and under torch.export; on every backend."""
 
 import pytest
 import torch
-from kernel_cases import Case, correlation_case, mask_statistics_case, why_not
+from kernel_cases import OPS, Case, Draw, correlation_case, mask_statistics_case, skip_unless_supported, why_not
 from torch._dynamo.testing import CompileCounterWithBackend
 
 import rrsis_kernels
@@ -14,6 +14,11 @@ from rrsis_kernels import use_backend
 def _forget_graphs():
     """What another test compiled of the same function is no business of this one's."""
     torch._dynamo.reset()
+
+
+def skip_unless_all_are_supported():
+    for op in OPS:
+        skip_unless_supported(op, torch.float32)
 
 
 def everything(pixels, keys, values, key_bias, token_mask, pixel_mask, gate, logits, mask):
@@ -28,13 +33,13 @@ def everything(pixels, keys, values, key_bias, token_mask, pixel_mask, gate, log
 
 def arguments(pixels, tokens, side, seed=0):
     case = correlation_case((3, pixels, 8, 8, 2, tokens), masks=False, seed=seed).tensors
-    generator = torch.Generator().manual_seed(seed)
-    case["token_mask"] = torch.rand(3, tokens, generator=generator) < 0.8
-    case["pixel_mask"] = torch.rand(3, pixels, generator=generator) < 0.8
+    draw = Draw(seed)
+    case["token_mask"] = draw.mask(3, tokens, share=0.8)
+    case["pixel_mask"] = draw.mask(3, pixels, share=0.8)
     for name in ("pixels", "keys"):
         case[name].requires_grad_()
     statistics = mask_statistics_case((3, 7, 9), (side, side + 1), valid=False, seed=seed).tensors
-    gate = torch.randn(3, pixels, generator=generator)
+    gate = draw.normal(3, pixels)
     return (*case.values(), gate, statistics["target_logits"], statistics["mask"])
 
 
@@ -44,6 +49,7 @@ def value_and_gradients(function, args):
 
 
 def test_one_graph_for_any_number_of_pixels_and_tokens(backend):
+    skip_unless_all_are_supported()
     counter = CompileCounterWithBackend("aot_eager")
     compiled = torch.compile(everything, fullgraph=True, dynamic=True, backend=counter)
     counts = []
@@ -58,6 +64,7 @@ def test_one_graph_for_any_number_of_pixels_and_tokens(backend):
 
 @pytest.mark.slow
 def test_inductor(backend):
+    skip_unless_all_are_supported()
     compiled = torch.compile(everything, fullgraph=True)
     args = arguments(20, 5, 14)
     for got, due in zip(value_and_gradients(compiled, args), value_and_gradients(everything, args), strict=True):
@@ -112,6 +119,7 @@ class Layers(torch.nn.Module):
 
 
 def test_export_with_any_number_of_pixels(backend):
+    skip_unless_all_are_supported()
     torch.manual_seed(0)
     layers = Layers().eval()
     inputs = torch.randn(2, 20, 8), torch.randn(2, 5, 6), torch.randn(2, 3, 8), torch.rand(2, 5) < 0.8
