@@ -56,13 +56,13 @@ class RowBlocks(NamedTuple):
 
 # Rows of a block of scores, by what the accumulators leave room for: one of (pixels, rows) in the forward, three in
 # the backward. fp32 is multiplied on plain cores, whose operands sit in registers as well.
-WIDEST = {"half": {"forward": 256, "backward": 64}, "single": {"forward": 64, "backward": 64}}
+WIDEST = {"half": {"forward": 128, "backward": 64}, "single": {"forward": 64, "backward": 64}}
 
 # By kind of kernel: scores are products over channels, spread goes from rows to pixels, gather from pixels to rows.
 HALF = {
-    "forward": Tile(128, 0, 64, 4, 3),
+    "forward": Tile(128, 0, 64, 8, 3),
     "forward_wide": Tile(64, 0, 64, 8, 3),
-    "backward": Tile(64, 0, 64, 4, 3),
+    "backward": Tile(64, 0, 64, 8, 3),
     "spread": Tile(128, 32, 128, 8, 3),
     "gather": Tile(64, 64, 128, 4, 3),
 }
@@ -74,9 +74,14 @@ SINGLE = {
     "gather": Tile(16, 64, 64, 4, 2),
 }
 TABLE = {
-    80: {"half": HALF, "single": SINGLE},
+    # What fits without spills: Ampere's and Blackwell's compilers keep more of a tile in registers than Hopper's.
+    80: {"half": HALF | {"backward": Tile(32, 0, 64, 8, 3)}, "single": SINGLE},
     90: {"half": HALF, "single": SINGLE},
-    100: {"half": HALF, "single": SINGLE},
+    100: {
+        "half": HALF
+        | {"forward": Tile(64, 0, 64, 8, 3), "backward": Tile(32, 0, 64, 8, 3), "spread": Tile(64, 32, 128, 8, 3)},
+        "single": SINGLE,
+    },
 }
 
 PROGRAMS_PER_PROCESSOR = 2
@@ -119,7 +124,7 @@ def row_blocks(heads: int, tokens: int, widest: int) -> RowBlocks:
     A block must be a power of two wide. L = 20 alone would waste 12 of 32 columns; three heads fill 60 of 64.
     """
     if power_of_two(tokens) > widest:
-        return RowBlocks(min(widest, 64), 1, True, heads * -(-tokens // min(widest, 64)))
+        return RowBlocks(widest, 1, True, heads * -(-tokens // widest))
     options = []
     for group in range(1, min(MOST_GROUPED, heads) + 1):
         rows, blocks = power_of_two(group * tokens), -(-heads // group)
@@ -143,11 +148,14 @@ def tile(arch: int, dtype: torch.dtype, kernel: str, rows: int = 0, channels: in
         rows: of the block (scores), or how many there are.
         channels: how many there are.
     """
-    if kernel == "forward" and rows > 128:
+    if kernel == "forward" and rows > 64:
         kernel = "forward_wide"
     entry = TABLE[arch][kind_of(dtype)][kernel]
-    narrow = min(entry.rows, power_of_two(rows)) if entry.rows else rows
-    return entry._replace(rows=narrow, channels=min(entry.channels, power_of_two(channels)))
+    if kernel == "spread":
+        rows = min(entry.rows, power_of_two(rows))
+    elif kernel == "gather":
+        rows = entry.rows  # fewer would not fill the instructions of a Hopper product
+    return entry._replace(rows=rows, channels=min(entry.channels, power_of_two(channels)))
 
 
 def splits(tiles: int, programs: int, device_processors: int, least_tiles: int) -> tuple[int, int]:

@@ -10,17 +10,12 @@ import triton
 from torch import Tensor
 
 from rrsis_kernels.triton import _config
-from rrsis_kernels.triton._aot import AotSpec
+from rrsis_kernels.triton._aot import ELEMENT_TYPES, AotSpec
 
-TYPES = {
-    torch.float32: "*fp32",
-    torch.bfloat16: "*bf16",
-    torch.float16: "*fp16",
-    torch.bool: "*u8",
-    torch.uint8: "*u8",
-}
 OPTIONS = {"enable_fp_fusion": True}
 """Pinned, so that a multiplication and an addition round the same way whatever Triton's default becomes."""
+STRIDES = ("_b", "_h", "_l", "_n")
+"""How the names of strides end."""
 
 
 @functools.cache
@@ -59,35 +54,31 @@ class Recorder(Launcher):
 
     Args:
         arch: architecture to plan for.
-        label: what the names of the notes begin with.
+        dtype: of the features.
+        shape: sizes, for the names of the notes.
     """
 
-    def __init__(self, arch: int, label: str) -> None:
-        self.arch, self.processors, self.label = arch, 132, label
+    def __init__(self, arch: int, dtype: torch.dtype, shape: tuple[int, ...]) -> None:
+        self.arch, self.processors, self.dtype = arch, 132, dtype
+        self.label = f"{ELEMENT_TYPES[dtype]} {'x'.join(map(str, shape))}"
         self.specs: list[AotSpec] = []
 
     def __call__(self, kernel: Any, programs: int, arguments: dict[str, Any], tile: _config.Tile) -> None:
         """Notes a launch down."""
-        signature, constants = {}, {}
-        for parameter in kernel.params:
-            value = arguments[parameter.name]
-            if parameter.is_constexpr or value is None:
-                signature[parameter.name], constants[parameter.name] = "constexpr", value
-            elif isinstance(value, Tensor):
-                signature[parameter.name] = TYPES[value.dtype]
-            else:
-                signature[parameter.name] = "i32"
-        product = "PRECISION" in arguments
-        half = product and all(
-            value.dtype != torch.float32
-            for name, value in arguments.items()
-            if name in ("pixels", "rows", "scores") and isinstance(value, Tensor)
-        )
-        name = f"{self.label}:{kernel.__name__}"
-        spec = AotSpec(
-            name, kernel, signature, constants, tile.warps, tile.stages, product, half and self.arch == 90
-        )  # fmt: skip
-        self.specs.append(spec)
+        values = {parameter.name: arguments[parameter.name] for parameter in kernel.params}
+        constants = {p.name: values[p.name] for p in kernel.params if p.is_constexpr or values[p.name] is None}
+        signature = {name: "constexpr" if name in constants else _type(name, value) for name, value in values.items()}
+        product = "PRECISION" in values
+        wgmma = product and self.dtype != torch.float32 and self.arch == 90
+        name = f"{self.label} {kernel.__name__} {len(self.specs)}"
+        self.specs.append(AotSpec(name, kernel, signature, constants, tile.warps, tile.stages, product, wgmma))
+
+
+def _type(name: str, value: Any) -> str:
+    """Type of an argument; pitches and strides are multiples of 16 where tensors are as PyTorch allocates them."""
+    if isinstance(value, Tensor):
+        return "*u8" if value.dtype == torch.bool else "*" + ELEMENT_TYPES[value.dtype]
+    return "i32:16" if name == "pitch" or (name[-2:] in STRIDES and value % 16 == 0) else "i32"
 
 
 def unique_specs(specs: list[AotSpec]) -> list[AotSpec]:

@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from rrsis_kernels.backends import Support
 from rrsis_kernels.triton import _config
 from rrsis_kernels.triton._launch import Launcher
 from rrsis_kernels.triton._products import combine_kernel, gather_kernel, spread_kernel
@@ -29,7 +30,7 @@ DELTA = _config.Tile(0, 16, 64, 4, 2)
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
 
-def can_run(dtype: torch.dtype, shapes: dict[str, int] | None = None) -> tuple[bool, str]:
+def can_run(dtype: torch.dtype, shapes: dict[str, int] | None = None) -> Support:
     """Whether the kernels take such tensors, and why (not).
 
     Args:
@@ -37,14 +38,14 @@ def can_run(dtype: torch.dtype, shapes: dict[str, int] | None = None) -> tuple[b
         shapes: sizes by letter, where they are known.
     """
     if dtype not in DTYPES:
-        return False, f"the Triton kernels take fp32, bf16 and fp16, not {dtype}"
+        return Support(False, f"the Triton kernels take fp32, bf16 and fp16, not {dtype}")
     sizes = shapes or {}
     if sizes.get("C", 1) < 1:
-        return False, "the Triton kernels need at least one channel"
+        return Support(False, "the Triton kernels need at least one channel")
     rows = sizes.get("H", 1) * max(sizes.get("L", 1), 2 * sizes.get("K", 1))
     if rows * max(sizes.get("C", 1), sizes.get("D", 1)) >= 2**31:
-        return False, "the Triton kernels count the numbers of a sample's tokens in 32 bits"
-    return True, "Triton kernels"
+        return Support(False, "the Triton kernels count the numbers of a sample's tokens in 32 bits")
+    return Support(True, "Triton kernels")
 
 
 @dataclasses.dataclass(frozen=True)

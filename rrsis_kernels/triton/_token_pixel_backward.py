@@ -42,7 +42,6 @@ def paint_gradient(
     GROUP: tl.constexpr, MANY: tl.constexpr,
 ):  # fmt: skip
     """P ∘ (dP − δ + d lse); δ is summed here, or read (MANY) where a head's rows are spread over blocks."""
-    shift = tl.zeros_like(p)
     for g in tl.static_range(GROUP):
         inside = (member == g)[None, :]
         head = block // tl.cdiv(L, BLOCK_R) if MANY else block * GROUP + g
@@ -55,8 +54,8 @@ def paint_gradient(
             less = tl.sum(tl.where(inside, p * pull, 0.0), 1)
         if grad_lse is not None:
             less -= tl.load(grad_lse + b * grad_lse_b + head * grad_lse_h + n, live, 0.0)
-        shift = tl.where(inside, less[:, None], shift)
-    return tl.where(kept[None, :], p * (pull - shift), 0.0)
+        pull = tl.where(inside, pull - less[:, None], pull)
+    return tl.where(kept[None, :], p * pull, 0.0)
 
 
 @triton.jit
@@ -112,7 +111,7 @@ def backward_scores_kernel(
                 zeros, grad_painted + b * painted_b, n.to(tl.int64) * painted_n, n < N, values + b * values_b,
                 row_offsets(head, token, values_h, values_l), live, D, BLOCK_C, PRECISION,
             )  # fmt: skip
-            store_scores(probabilities, p, n, row, live, block, blocks, b, N, R, pitch)
+            store_scores(probabilities, p, tile, row, live, block, blocks, b, N, R, pitch)
         slope = paint_gradient(
             p, pull, kept, member, grad_lse, grad_lse_b, grad_lse_h, delta, n, block, b, N, H, L, BLOCK_R, GROUP, MANY
         )
@@ -129,9 +128,9 @@ def backward_scores_kernel(
         inverse = tl.where(total == 0.0, 0.0, 1.0 / tl.where(total == 0.0, 1.0, total))
         q = tl.exp(pooling - tl.load(stats, live, 0.0)[None, :]) * inverse[None, :]
         part = q * (pull - tl.load(pool_delta + b * R + row, live, 0.0)[None, :])
-        store_scores(weights, q, n, row, live, block, blocks, b, N, R, pitch)
+        store_scores(weights, q, tile, row, live, block, blocks, b, N, R, pitch)
         if gate is not None:
             share = _gate_share(part, gate, gate_b, n, head, b, N, bank_heads)
             tl.store(gate_partials + (b * blocks + block) * N + n, share, n < N)
         slope += part
-    store_scores(slopes, slope, n, row, live, block, blocks, b, N, R, pitch)
+    store_scores(slopes, slope, tile, row, live, block, blocks, b, N, R, pitch)

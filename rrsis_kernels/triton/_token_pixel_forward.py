@@ -50,16 +50,18 @@ def pool_scores(scores, n, live, head, b, N, bank_heads, pixel_mask, gate, pixel
 
 
 @triton.jit
-def store_scores(base, scores, n, row, live, block, blocks, b, N, R, pitch):
-    """Writes scores to their columns of (B, N, pitch), and zeros behind the last row."""
-    base += b * N * pitch
-    line = n.to(tl.int64)[:, None] * pitch
+def store_scores(base, scores, tile, row, live, block, blocks, b, N, R, pitch):
+    """Writes a tile of scores to its columns of (B, N, pitch), and zeros behind the last row."""
+    # Only the tile's start needs 64 bits: a tile of 64-bit pointers would take the registers of two more tiles of scores.
+    base += (b * N + tile * scores.shape[0]) * pitch
+    i = tl.arange(0, scores.shape[0])
+    line, real = (i * pitch)[:, None], (tile * scores.shape[0] + i < N)[:, None]
     dtype = base.dtype.element_ty
-    tl.store(base + line + row[None, :], scores.to(dtype), (n < N)[:, None] & live[None, :])
+    tl.store(base + (line + row[None, :]), scores.to(dtype), real & live[None, :])
     if block == blocks - 1:
         rest = R + tl.arange(0, 16)
         zeros = tl.zeros((scores.shape[0], 16), dtype)
-        tl.store(base + line + rest[None, :], zeros, (n < N)[:, None] & (rest < pitch)[None, :])
+        tl.store(base + (line + rest[None, :]), zeros, real & (rest < pitch)[None, :])
 
 
 @triton.jit
@@ -86,24 +88,23 @@ def paint_softmax(scores, kept, member, lse, n, block, b, N, H, GROUP: tl.conste
     With `lse` (B, H, N) the logarithms of the sums are written too. A pixel without a kept row gets zeros and -inf.
     """
     low = tl.where(kept[None, :], scores, float("-inf"))
-    shift = tl.zeros_like(scores)
+    p = low
     for g in tl.static_range(GROUP):
         inside = (member == g)[None, :]
         top = tl.max(tl.where(inside, low, float("-inf")), 1)
-        shift = tl.where(inside, tl.where(top == float("-inf"), 0.0, top)[:, None], shift)
-    e = tl.exp(low - shift)
-    inverse = tl.zeros_like(scores)
+        p = tl.where(inside, low - tl.where(top == float("-inf"), 0.0, top)[:, None], p)
+    p = tl.exp(p)
     for g in tl.static_range(GROUP):
         inside = (member == g)[None, :]
-        total = tl.sum(tl.where(inside, e, 0.0), 1)
+        total = tl.sum(tl.where(inside, p, 0.0), 1)
         safe = tl.where(total == 0.0, 1.0, total)
-        inverse = tl.where(inside, (1.0 / safe)[:, None], inverse)
         if lse is not None:
             top = tl.max(tl.where(inside, low, float("-inf")), 1)
             head = block * GROUP + g
             value = tl.where(total == 0.0, float("-inf"), top + tl.log(safe))
             tl.store(lse + (b * H + head) * N + n, value, n < tl.where(head < H, N, 0))
-    return e * inverse
+        p = tl.where(inside, p * (1.0 / safe)[:, None], p)
+    return p
 
 
 @triton.jit
@@ -185,7 +186,7 @@ def forward_scores_kernel(
         else:
             p = paint_softmax(scores, kept, head - block * GROUP, lse, n, block, b, N, H, GROUP)
         if probabilities is not None:
-            store_scores(probabilities, p, n, row, live, block, blocks, b, N, R, pitch)
+            store_scores(probabilities, p, tile, row, live, block, blocks, b, N, R, pitch)
     if weights is not None:
         pooling = pool_scores(scores, n, live, head, b, N, bank_heads, pixel_mask, gate, pixel_mask_b, gate_b)
         top = tl.max(pooling, 0)
@@ -195,4 +196,4 @@ def forward_scores_kernel(
         stats = tile_stats + (b * tiles + tile) * 2 * R + row
         tl.store(stats, top, live)
         tl.store(stats + R, tl.sum(w.to(tl.float32), 0), live)
-        store_scores(weights, w, n, row, live, block, blocks, b, N, R, pitch)
+        store_scores(weights, w, tile, row, live, block, blocks, b, N, R, pitch)

@@ -42,9 +42,7 @@ def forward(
         shape (0,) where it is not asked for.
     """
     with torch.cuda.device_of(pixels):
-        return _forward(
-            Launcher(pixels.device), pixels, keys, values, key_bias, token_mask, pixel_mask, paint, pool
-        )  # fmt: skip
+        return _forward(Launcher(pixels.device), pixels, keys, values, key_bias, token_mask, pixel_mask, paint, pool)
 
 
 def _forward(
@@ -146,7 +144,7 @@ def aot_specs(arch: int) -> list[AotSpec]:
 
 def _shape_specs(arch: int, dtype: torch.dtype, shape: tuple[int, ...]) -> list[AotSpec]:
     count, channels, painted, heads, tokens = shape
-    launch = Recorder(arch, f"{str(dtype).removeprefix('torch.')}-" + "x".join(map(str, shape)))
+    launch = Recorder(arch, dtype, shape)
 
     def room(*size: int, dtype: torch.dtype = dtype) -> Tensor:
         return torch.empty(size, dtype=dtype, device="meta")

@@ -129,7 +129,7 @@ def aot_specs(arch: int) -> list[AotSpec]:
 
 def _shape_specs(arch: int, dtype: torch.dtype, shape: tuple[int, ...]) -> list[AotSpec]:
     count, channels, heads, queries = shape
-    launch = Recorder(arch, f"{str(dtype).removeprefix('torch.')}-" + "x".join(map(str, shape)))
+    launch = Recorder(arch, dtype, shape)
     pixels = torch.empty(1, count, channels, dtype=dtype, device="meta")
     rows = torch.empty(1, heads, queries, channels, dtype=dtype, device="meta")
     gate = torch.empty(1, count, device="meta")
