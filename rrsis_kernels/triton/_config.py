@@ -1,0 +1,172 @@
+"""Block shapes, warps, stages and splits: one table per architecture and a rule for how rows are blocked.
+
+Nothing here has run on a GPU yet: the numbers come from register and shared-memory counts of compiled code (the test of
+ahead-of-time compilation prints them) and from predicted traffic. `RRSIS_KERNELS_AUTOTUNE=1` lets Triton time
+neighbouring numbers of warps and stages at the first call of a shape, and caches what it found on disk; warm up
+before capturing a CUDA graph then.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+from typing import NamedTuple
+
+import torch
+
+AUTOTUNE_VARIABLE = "RRSIS_KERNELS_AUTOTUNE"
+ARCHITECTURES = (80, 90, 100)
+MOST_GROUPED = 4
+"""Heads that one block of rows may hold: each costs two masked reductions over the block."""
+
+
+class Tile(NamedTuple):
+    """One configuration of a kernel.
+
+    Attributes:
+        pixels: pixels of a program, or of one step where it walks over them.
+        rows: token rows of a program, or of one step.
+        channels: channels of a program, or of one step.
+        warps: its warps.
+        stages: depth of its software pipeline.
+    """
+
+    pixels: int
+    rows: int
+    channels: int
+    warps: int
+    stages: int
+
+
+class RowBlocks(NamedTuple):
+    """How the rows of all heads are cut into blocks.
+
+    Attributes:
+        rows: width of a block.
+        group: whole heads in it.
+        many: whether instead a head takes several blocks.
+        blocks: how many there are.
+    """
+
+    rows: int
+    group: int
+    many: bool
+    blocks: int
+
+
+# Rows of a block of scores, by what the accumulators leave room for: one of (pixels, rows) in the forward, three in
+# the backward. fp32 is multiplied on plain cores, whose operands sit in registers as well.
+WIDEST = {"half": {"forward": 128, "backward": 64}, "single": {"forward": 64, "backward": 64}}
+
+# By kind of kernel: scores are products over channels, spread goes from rows to pixels, gather from pixels to rows.
+HALF = {
+    "forward": Tile(128, 0, 64, 8, 3),
+    "forward_wide": Tile(64, 0, 64, 8, 3),
+    "backward": Tile(64, 0, 64, 8, 3),
+    "spread": Tile(128, 32, 128, 8, 3),
+    "gather": Tile(64, 64, 128, 4, 3),
+}
+SINGLE = {
+    "forward": Tile(64, 0, 16, 4, 2),
+    "forward_wide": Tile(64, 0, 16, 4, 2),
+    "backward": Tile(64, 0, 16, 4, 2),
+    "spread": Tile(64, 16, 64, 4, 2),
+    "gather": Tile(16, 64, 64, 4, 2),
+}
+TABLE = {
+    # What fits without spills: Ampere's and Blackwell's compilers keep more of a tile in registers than Hopper's.
+    80: {"half": HALF | {"backward": Tile(32, 0, 64, 8, 3)}, "single": SINGLE},
+    90: {"half": HALF, "single": SINGLE},
+    100: {
+        "half": HALF
+        | {"forward": Tile(64, 0, 64, 8, 3), "backward": Tile(32, 0, 64, 8, 3), "spread": Tile(64, 32, 128, 8, 3)},
+        "single": SINGLE,
+    },
+}
+
+PROGRAMS_PER_PROCESSOR = 2
+"""How many programs per multiprocessor the splits of `gather` aim at."""
+
+
+def architecture(device: torch.device) -> int:
+    """80, 90 or 100: whose row of the table a device takes. The CPU stands for the interpreter."""
+    if device.type != "cuda":
+        return 90
+    major, _ = torch.cuda.get_device_capability(device)
+    return 80 if major < 9 else 90 if major == 9 else 100
+
+
+@functools.cache
+def processors(device: torch.device) -> int:
+    """Multiprocessors of a device; a small number for the interpreter, so that tests have splits to combine."""
+    return torch.cuda.get_device_properties(device).multi_processor_count if device.type == "cuda" else 3
+
+
+def autotune() -> bool:
+    """Whether the environment asks for autotuning."""
+    return os.environ.get(AUTOTUNE_VARIABLE, "0") not in ("", "0")
+
+
+def precision(dtype: torch.dtype) -> str:
+    """`input_precision` of products: fp32 is exact unless PyTorch's own matmul setting asks for TF32."""
+    tf32 = dtype == torch.float32 and torch.backends.cuda.matmul.fp32_precision == "tf32"
+    return "tf32" if tf32 else "ieee"
+
+
+def power_of_two(n: int) -> int:
+    """The smallest power of two that is at least n and 16, the smallest side of a product."""
+    return max(16, 1 << max(n - 1, 0).bit_length())
+
+
+def row_blocks(heads: int, tokens: int, widest: int) -> RowBlocks:
+    """Cuts rows into blocks with the fewest padded columns; of equals, the one with fewer heads in a block.
+
+    A block must be a power of two wide. L = 20 alone would waste 12 of 32 columns; three heads fill 60 of 64.
+    """
+    if power_of_two(tokens) > widest:
+        return RowBlocks(widest, 1, True, heads * -(-tokens // widest))
+    options = []
+    for group in range(1, min(MOST_GROUPED, heads) + 1):
+        rows, blocks = power_of_two(group * tokens), -(-heads // group)
+        if rows <= widest:
+            options.append((rows * blocks, group, RowBlocks(rows, group, False, blocks)))
+    return min(options)[2]
+
+
+def kind_of(dtype: torch.dtype) -> str:
+    """Which half of the table a dtype takes."""
+    return "single" if dtype == torch.float32 else "half"
+
+
+def tile(arch: int, dtype: torch.dtype, kernel: str, rows: int = 0, channels: int = 0) -> Tile:
+    """The configuration of a kernel, with blocks no larger than what they cover.
+
+    Args:
+        arch: of `ARCHITECTURES`.
+        dtype: of the features.
+        kernel: "forward", "backward", "spread" or "gather".
+        rows: of the block (scores), or how many there are.
+        channels: how many there are.
+    """
+    if kernel == "forward" and rows > 64:
+        kernel = "forward_wide"
+    entry = TABLE[arch][kind_of(dtype)][kernel]
+    if kernel == "spread":
+        rows = min(entry.rows, power_of_two(rows))
+    elif kernel == "gather":
+        rows = entry.rows  # fewer would not fill the instructions of a Hopper product
+    return entry._replace(rows=rows, channels=min(entry.channels, power_of_two(channels)))
+
+
+def splits(tiles: int, programs: int, device_processors: int, least_tiles: int) -> tuple[int, int]:
+    """Over how many parts a sum over tiles is split, and the tiles of a part.
+
+    Args:
+        tiles: there are.
+        programs: that one part has.
+        device_processors: multiprocessors to fill.
+        least_tiles: below which a part writes more partial sums than it reads pixels.
+    """
+    wanted = max(1, PROGRAMS_PER_PROCESSOR * device_processors // max(programs, 1))
+    each = max(-(-tiles // wanted), min(least_tiles, tiles), 1)
+    return -(-tiles // each), each

@@ -1,0 +1,359 @@
+"""Launchers that both operators share: which kernels run in which order, on which workspace.
+
+Everything goes *via scores*: one kernel per direction makes the softmaxes (and in the backward the gradient of the
+scores) for a tile of pixels and a block of rows, chunked over the channels, so that any C, D, H and L fits; plain
+products do the rest. The scores are small beside the pixels (H·L numbers per pixel against C + D).
+
+Workspace of the forward, per sample: P and W (N·R numbers of the features' dtype each), maxima and totals of the tiles
+and splits, and R·C fp32 per split. Of the backward: P, Q and dS (N·R each), sums of dS per tile, R·(C + D) fp32 per
+split, for a gate N fp32 per block of rows, for heads in several blocks 2·H·N fp32.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from rrsis_kernels.backends import Support
+from rrsis_kernels.triton import _config
+from rrsis_kernels.triton._launch import Launcher
+from rrsis_kernels.triton._products import combine_kernel, gather_kernel, spread_kernel
+from rrsis_kernels.triton._token_pixel_backward import backward_scores_kernel, pool_delta_kernel
+from rrsis_kernels.triton._token_pixel_forward import forward_scores_kernel, row_stats_kernel
+
+PITCH = 16
+COMBINE = _config.Tile(0, 16, 128, 4, 2)
+DELTA = _config.Tile(0, 16, 64, 4, 2)
+DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+
+
+def can_run(dtype: torch.dtype, shapes: dict[str, int] | None = None) -> Support:
+    """Whether the kernels take such tensors, and why (not).
+
+    Args:
+        dtype: of the features.
+        shapes: sizes by letter, where they are known.
+    """
+    if dtype not in DTYPES:
+        return Support(False, f"the Triton kernels take fp32, bf16 and fp16, not {dtype}")
+    sizes = shapes or {}
+    if sizes.get("C", 1) < 1:
+        return Support(False, "the Triton kernels need at least one channel")
+    rows = sizes.get("H", 1) * max(sizes.get("L", 1), 2 * sizes.get("K", 1))
+    if rows * max(sizes.get("C", 1), sizes.get("D", 1)) >= 2**31:
+        return Support(False, "the Triton kernels count the numbers of a sample's tokens in 32 bits")
+    return Support(True, "Triton kernels")
+
+
+@dataclasses.dataclass(frozen=True)
+class TokenPixel:
+    """Inputs of a token-pixel operator; strides are free but for the last dimension.
+
+    Attributes:
+        pixels: (B, N, C).
+        keys: (B, H, L, C), the heads of all banks behind each other.
+        values: (B, H, L, D) or None.
+        key_bias: (B, H, L) or None.
+        token_mask: (B, L) bool or None.
+        pixel_mask: (B, N) bool or None.
+        gate: (B, N) or None; heads of the first bank see log σ(gate), others log σ(−gate).
+        banks: equal parts of the heads that get an output of their own.
+    """
+
+    pixels: Tensor
+    keys: Tensor
+    values: Tensor | None = None
+    key_bias: Tensor | None = None
+    token_mask: Tensor | None = None
+    pixel_mask: Tensor | None = None
+    gate: Tensor | None = None
+    banks: int = 1
+
+    @property
+    def sizes(self) -> tuple[int, int, int, int, int]:
+        """B, N, C, H, L."""
+        return *self.pixels.shape, *self.keys.shape[1:3]
+
+    @property
+    def pitch(self) -> int:
+        """Columns of stored scores."""
+        return -(-self.keys.shape[1] * self.keys.shape[2] // PITCH) * PITCH
+
+    @property
+    def empty(self) -> bool:
+        """Whether there is no score at all."""
+        return 0 in self.sizes
+
+    def scores(self) -> Tensor:
+        """Room for scores of the features' dtype."""
+        return self.pixels.new_empty(self.sizes[0], self.sizes[1], self.pitch)
+
+    def numbers(self, *shape: int) -> Tensor:
+        """Room for fp32 numbers."""
+        return self.pixels.new_empty(shape, dtype=torch.float32)
+
+    def arguments(self) -> dict[str, Any]:
+        """What all score kernels take."""
+        _, count, channels, heads, tokens = self.sizes
+        return {
+            "pixels": self.pixels, "keys": self.keys, "key_bias": self.key_bias, "token_mask": self.token_mask,
+            "N": count, "H": heads, "L": tokens, "C": channels,
+            **_strides("pixels", self.pixels, "bn"), **_strides("keys", self.keys, "bhl"),
+            **_strides("bias", self.key_bias, "bh"), **_strides("token_mask", self.token_mask, "b"),
+            "PRECISION": _config.precision(self.pixels.dtype),
+        }  # fmt: skip
+
+    def pool_arguments(self) -> dict[str, Any]:
+        """What the pool's softmax takes besides."""
+        return {
+            "pixel_mask": self.pixel_mask, "gate": self.gate, "pitch": self.pitch,
+            "bank_heads": self.sizes[3] // self.banks,
+            **_strides("pixel_mask", self.pixel_mask, "b"), **_strides("gate", self.gate, "b"),
+        }  # fmt: skip
+
+
+def _strides(name: str, tensor: Tensor | None, letters: str) -> dict[str, int]:
+    return {f"{name}_{letter}": 0 if tensor is None else tensor.stride(i) for i, letter in enumerate(letters)}
+
+
+def forward(
+    launch: Launcher, case: TokenPixel, paint: bool, pool: bool
+) -> tuple[Tensor | None, list[Tensor], Tensor | None, Tensor | None]:
+    """Paint and pool.
+
+    Args:
+        launch: runs or records.
+        case: the inputs; `values` with `paint`.
+        paint: whether to paint.
+        pool: whether to pool.
+
+    Returns:
+        painted (B, N, D), pooled (B, H / banks, L, C) of each bank, pixel_lse (B, H, N) and pool_stats (B, H, L, 2):
+        shift and total of every row's softmax over the pixels. None or no banks for what was not asked for.
+    """
+    batch, count, channels, heads, tokens = case.sizes
+    painted = case.pixels.new_empty(batch, count, case.values.shape[-1]) if paint else None
+    lse = case.numbers(batch, heads, count) if paint else None
+    banks = case.banks if pool else 0
+    pooled = [case.pixels.new_empty(batch, heads // case.banks, tokens, channels) for _ in range(banks)]
+    stats = case.numbers(batch, heads, tokens, 2) if pool else None
+    if case.empty:
+        if paint:
+            lse.fill_(-torch.inf)
+        for output in (painted, stats, *pooled):
+            _ = output is None or output.zero_()
+        return painted, pooled, lse, stats
+    probabilities = case.scores() if paint and painted.numel() else None
+    weights = case.scores() if pool else None
+    tiles, tile_stats = _forward_scores(launch, case, probabilities, weights, lse)
+    if probabilities is not None:
+        _spread(launch, case, probabilities, case.values, None, None, painted)
+    if pool:
+        _gather(launch, case, weights, case.pixels, pooled, tiles, tile_stats, stats)
+    return painted, pooled, lse, stats
+
+
+def _forward_scores(
+    launch: Launcher, case: TokenPixel, probabilities: Tensor | None, weights: Tensor | None, lse: Tensor | None
+) -> tuple[int, Tensor | None]:
+    """P, W and the lse; returns the pixels of a tile, and the tiles' maxima and totals."""
+    batch, count, channels, heads, tokens = case.sizes
+    blocks = _config.row_blocks(heads, tokens, _config.WIDEST[_config.kind_of(case.pixels.dtype)]["forward"])
+    tile = _config.tile(launch.arch, case.pixels.dtype, "forward", blocks.rows, channels)
+    tiles = -(-count // tile.pixels)
+    stats = None if weights is None else case.numbers(batch, tiles, 2, heads * tokens)
+    if blocks.many and lse is not None:
+        _row_stats(launch, case, tile, blocks, None, lse, None)
+    arguments = case.arguments() | case.pool_arguments() | _score_blocks(tile, blocks)
+    outputs = {"probabilities": probabilities, "weights": weights, "tile_stats": stats, "lse": lse}
+    launch(forward_scores_kernel, batch * tiles * blocks.blocks, arguments | outputs, tile)
+    return tile.pixels, stats
+
+
+def _score_blocks(tile: _config.Tile, blocks: _config.RowBlocks) -> dict[str, Any]:
+    return {
+        "BLOCK_N": tile.pixels, "BLOCK_R": blocks.rows, "BLOCK_C": tile.channels, "GROUP": blocks.group,
+        "MANY": blocks.many,
+    }  # fmt: skip
+
+
+def _row_stats(
+    launch: Launcher, case: TokenPixel, tile: _config.Tile, blocks: _config.RowBlocks, grad_painted: Tensor | None,
+    lse: Tensor, delta: Tensor | None,
+) -> None:  # fmt: skip
+    """Logarithms of sums (and δ) of heads whose rows are spread over several blocks."""
+    batch, count, _, heads, _ = case.sizes
+    values = None if grad_painted is None else case.values
+    arguments = case.arguments() | {
+        "values": values, "grad_painted": grad_painted, "lse": lse, "delta": delta,
+        "D": 0 if values is None else values.shape[-1], **_strides("values", values, "bhl"), **_strides("painted", grad_painted, "bn"),
+        "BLOCK_N": tile.pixels, "BLOCK_R": blocks.rows, "BLOCK_C": tile.channels,
+    }  # fmt: skip
+    launch(row_stats_kernel, batch * -(-count // tile.pixels) * heads, arguments, tile)
+
+
+def _spread(
+    launch: Launcher, case: TokenPixel, scores: Tensor, rows: Tensor, other_scores: Tensor | None,
+    other_rows: Tensor | None, out: Tensor,
+) -> None:  # fmt: skip
+    """out (B, N, width) = scores · rows, plus other_scores · other_rows if given."""
+    batch, count, _, heads, tokens = case.sizes
+    width = out.shape[-1]
+    tile = _config.tile(launch.arch, out.dtype, "spread", heads * tokens, width)
+    arguments = {
+        "scores": scores, "rows": rows, "other_scores": other_scores, "other_rows": other_rows, "out": out,
+        "N": count, "R": heads * tokens, "pitch": case.pitch, "L": tokens,
+        **_strides("rows", rows, "bhl"), **_strides("other", other_rows, "bhl"), "WIDTH": width,
+        "BLOCK_N": tile.pixels, "BLOCK_W": tile.channels, "BLOCK_R": tile.rows,
+        "PRECISION": _config.precision(out.dtype),
+    }  # fmt: skip
+    launch(spread_kernel, batch * -(-count // tile.pixels) * -(-width // tile.channels), arguments, tile)
+
+
+def _gather(
+    launch: Launcher, case: TokenPixel, scores: Tensor, rows: Tensor, outs: list[Tensor], tile_pixels: int = 0,
+    tile_stats: Tensor | None = None, pool_stats: Tensor | None = None,
+) -> None:  # fmt: skip
+    """Each of `outs` (B, H / banks, L, width) = scoresᵀ · rows (B, N, width); with `tile_stats` a softmax over all tiles."""
+    batch, count, _, heads, tokens = case.sizes
+    total, width = heads * tokens, rows.shape[-1]
+    tile = _config.tile(launch.arch, rows.dtype, "gather", total, width)
+    unit = tile_pixels or max(tile.pixels, 64)
+    programs = batch * -(-total // tile.rows) * -(-width // tile.channels)
+    parts, each = _config.splits(-(-count // unit), programs, launch.processors, -(-2 * total // unit))
+    partials = case.numbers(batch, parts, total, width)
+    split_stats = None if tile_stats is None else case.numbers(batch, parts, 2, total)
+    direct = parts == 1 and tile_stats is None and len(outs) == 1
+    arguments = {
+        "scores": scores, "rows": rows, "tile_stats": tile_stats, "out": outs[0] if direct else partials,
+        "split_stats": split_stats, "N": count, "R": total, "pitch": case.pitch, **_strides("rows", rows, "bn"),
+        "splits": parts, "split_tiles": each, "WIDTH": width, "TILE": unit, "BLOCK_R": tile.rows,
+        "BLOCK_W": tile.channels, "BLOCK_N": tile.pixels, "PRECISION": _config.precision(rows.dtype),
+    }  # fmt: skip
+    launch(gather_kernel, programs * parts, arguments, tile)
+    if not direct:
+        _combine(launch, partials, outs, split_stats, pool_stats, total)
+
+
+def _combine(
+    launch: Launcher, partials: Tensor, outs: list[Tensor], split_stats: Tensor | None = None,
+    pool_stats: Tensor | None = None, rows: int = 1,
+) -> None:  # fmt: skip
+    """Sums partials (B, splits, …) over the splits into one or two outputs, in one order."""
+    batch, parts = partials.shape[:2]
+    elements = partials[0, 0].numel()
+    arguments = {
+        "partials": partials, "split_stats": split_stats, "out": outs[0], "other_out": outs[1] if outs[1:] else None,
+        "pool_stats": pool_stats, "splits": parts, "elements": elements, "bank_elements": elements // len(outs),
+        "R": rows, "width": elements // rows, "BLOCK_S": COMBINE.rows, "BLOCK_E": COMBINE.channels,
+    }  # fmt: skip
+    launch(combine_kernel, batch * -(-elements // COMBINE.channels), arguments, COMBINE)
+
+
+@dataclasses.dataclass(frozen=True)
+class Gradients:
+    """What comes back to a token-pixel operator, and what its forward kept.
+
+    Attributes:
+        painted: (B, N, D) or None.
+        lse: (B, H, N) or None.
+        pooled: (B, H, L, C), or None where nothing was pooled.
+        output: the pooled output itself, with `pooled`.
+        stats: the pool's shift and total (B, H, L, 2), with `pooled`.
+    """
+
+    painted: Tensor | None
+    lse: Tensor | None
+    pooled: Tensor | None
+    output: Tensor | None
+    stats: Tensor | None
+
+    @property
+    def paints(self) -> bool:
+        """Whether anything comes back through paint."""
+        return self.painted is not None or self.lse is not None
+
+
+def backward(
+    launch: Launcher, case: TokenPixel, grads: Gradients
+) -> tuple[Tensor, list[Tensor], Tensor | None, Tensor, Tensor | None]:
+    """Gradients of all inputs.
+
+    Returns:
+        grad_pixels, grad_keys of each bank, grad_values (None without values), grad_key_bias (paint's share: the
+        pool's is zero analytically), grad_gate (None without a gate).
+    """
+    batch, count, _, heads, tokens = case.sizes
+    pixels = case.pixels.new_empty(case.pixels.shape)
+    keys = [case.pixels.new_empty(batch, heads // case.banks, tokens, case.sizes[2]) for _ in range(case.banks)]
+    values = None if case.values is None else case.pixels.new_empty(case.values.shape)
+    bias = case.pixels.new_empty(batch, heads, tokens)
+    gate = None if case.gate is None else case.gate.new_empty(case.gate.shape)
+    if grads.painted is not None and grads.painted.numel() == 0:
+        grads = dataclasses.replace(grads, painted=None)
+    if case.empty or not (grads.paints or grads.pooled is not None):
+        for output in (pixels, *keys, values, bias, gate):
+            _ = output is None or output.zero_()
+        return pixels, keys, values, bias, gate
+    if values is not None and grads.painted is None:
+        values.zero_()
+    probabilities = case.scores() if grads.painted is not None else None
+    weights = case.scores() if grads.pooled is not None else None
+    slopes = case.scores()
+    bias_partials, gate_partials = _backward_scores(launch, case, grads, probabilities, weights, slopes)
+    _spread(launch, case, slopes, case.keys, weights, grads.pooled, pixels)
+    _gather(launch, case, slopes, case.pixels, keys)
+    if probabilities is not None:
+        _gather(launch, case, probabilities, grads.painted, [values])
+    if bias_partials is None:
+        bias.zero_()
+    else:
+        _combine(launch, bias_partials, [bias])
+    if gate is not None:
+        _combine(launch, gate_partials, [gate])
+    return pixels, keys, values, bias, gate
+
+
+def _backward_scores(
+    launch: Launcher, case: TokenPixel, grads: Gradients, probabilities: Tensor | None, weights: Tensor | None,
+    slopes: Tensor,
+) -> tuple[Tensor | None, Tensor | None]:  # fmt: skip
+    """P, Q and dS; returns what the key bias and the gate get from each tile or block."""
+    batch, count, channels, heads, tokens = case.sizes
+    blocks = _config.row_blocks(heads, tokens, _config.WIDEST[_config.kind_of(case.pixels.dtype)]["backward"])
+    tile = _config.tile(launch.arch, case.pixels.dtype, "backward", blocks.rows, channels)
+    tiles = -(-count // tile.pixels)
+    lse = delta = pool_delta = None
+    if blocks.many and grads.paints:
+        lse = case.numbers(batch, heads, count)
+        delta = None if grads.painted is None else case.numbers(batch, heads, count)
+        _row_stats(launch, case, tile, blocks, grads.painted, lse, delta)
+    if grads.pooled is not None:
+        pool_delta = case.numbers(batch, heads, tokens)
+        _pool_delta(launch, case, grads, pool_delta)
+    bias = case.numbers(batch, tiles, heads * tokens) if grads.paints else None
+    gate = None if case.gate is None else case.numbers(batch, blocks.blocks, count)
+    arguments = case.arguments() | case.pool_arguments() | _score_blocks(tile, blocks) | {
+        "values": case.values, "grad_painted": grads.painted, "grad_pooled": grads.pooled, "grad_lse": grads.lse,
+        "pool_stats": grads.stats, "pool_delta": pool_delta, "lse": lse, "delta": delta,
+        "probabilities": probabilities, "weights": weights, "slopes": slopes, "bias_partials": bias,
+        "gate_partials": gate, **_strides("values", case.values, "bhl"), **_strides("painted", grads.painted, "bn"),
+        **_strides("pooled", grads.pooled, "bhl"), **_strides("grad_lse", grads.lse, "bh"),
+        "D": 0 if case.values is None else case.values.shape[-1], "PAINT": grads.paints,
+    }  # fmt: skip
+    launch(backward_scores_kernel, batch * tiles * blocks.blocks, arguments, tile)
+    return bias, gate
+
+
+def _pool_delta(launch: Launcher, case: TokenPixel, grads: Gradients, out: Tensor) -> None:
+    """<dY, Y> of every row."""
+    batch, _, channels, heads, tokens = case.sizes
+    arguments = {
+        "pooled": grads.output, "grad_pooled": grads.pooled, "delta": out, "R": heads * tokens, "L": tokens,
+        **_strides("pooled", grads.output, "bhl"), **_strides("grad", grads.pooled, "bhl"), "C": channels,
+        "BLOCK_R": DELTA.rows, "BLOCK_C": min(DELTA.channels, _config.power_of_two(channels)),
+    }  # fmt: skip
+    launch(pool_delta_kernel, batch * -(-heads * tokens // DELTA.rows), arguments, DELTA)
