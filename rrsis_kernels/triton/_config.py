@@ -74,8 +74,12 @@ SINGLE = {
     "gather": Tile(16, 64, 64, 8, 2),
 }
 TABLE = {
-    # What fits without spills: Ampere's and Blackwell's compilers keep more of a tile in registers than Hopper's.
-    80: {"half": HALF | {"backward": Tile(32, 0, 64, 8, 3)}, "single": SINGLE},
+    # What fits without spills differs: so far these are the largest tiles that do.
+    80: {
+        "half": HALF
+        | {"forward": Tile(64, 0, 64, 8, 3), "backward": Tile(32, 0, 64, 8, 3), "gather": Tile(64, 64, 64, 4, 3)},
+        "single": SINGLE | {"spread": Tile(64, 16, 64, 4, 2)},
+    },
     90: {"half": HALF, "single": SINGLE},
     100: {
         "half": HALF

@@ -279,7 +279,7 @@ def _gather(
     launch: Launcher, case: TokenPixel, scores: Tensor, rows: Tensor, outs: list[Tensor], tile_pixels: int = 0,
     tile_stats: Tensor | None = None, pool_stats: Tensor | None = None,
 ) -> None:  # fmt: skip
-    """Each of `outs` (B, H / banks, L, width) = scoresᵀ · rows (B, N, width); with `tile_stats` a softmax over tiles."""
+    """Each of `outs` (B, H / banks, L, width) = scoresᵀ · rows (B, N, width), with `tile_stats` a softmax."""
     batch, count, _, heads, tokens = case.sizes
     total, width = heads * tokens, rows.shape[-1]
     tile = _config.tile(launch.arch, rows.dtype, "gather", total, width)

@@ -91,7 +91,8 @@ def backward_scores_kernel(
     pixels, keys, values, key_bias, token_mask, pixel_mask, gate, grad_painted, grad_pooled, grad_lse, pool_stats,
     pool_delta, lse, delta, probabilities, weights, slopes, bias_partials, gate_partials,
     N, H, L, pitch, bank_heads, pixels_b, pixels_n, keys_b, keys_h, keys_l, values_b, values_h, values_l, bias_b,
-    bias_h, token_mask_b, pixel_mask_b, gate_b, painted_b, painted_n, pooled_b, pooled_h, pooled_l, grad_lse_b, grad_lse_h,
+    bias_h, token_mask_b, pixel_mask_b, gate_b, painted_b, painted_n, pooled_b, pooled_h, pooled_l,
+    grad_lse_b, grad_lse_h,
     C: tl.constexpr, D: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_R: tl.constexpr, BLOCK_C: tl.constexpr,
     GROUP: tl.constexpr, MANY: tl.constexpr, PAINT: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
