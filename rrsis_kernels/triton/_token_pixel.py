@@ -1,8 +1,9 @@
 """Launchers that both operators share: which kernels run in which order, on which workspace.
 
-Everything goes *via scores*: one kernel per direction makes the softmaxes (and in the backward the gradient of the
+Everything can go *via scores*: one kernel per direction makes the softmaxes (and in the backward the gradient of the
 scores) for a tile of pixels and a block of rows, chunked over the channels, so that any C, D, H and L fits; plain
-products do the rest. The scores are small beside the pixels (H·L numbers per pixel against C + D).
+products do the rest. The scores are small beside the pixels (H·L numbers per pixel against C + D). Where whole rows of
+pixels fit into registers, kernels that keep them write the pixels' output themselves and move fewer bytes.
 
 Workspace of the forward, per sample: P and W (N·R numbers of the features' dtype each), maxima and totals of the tiles
 and splits, and R·C fp32 per split. Of the backward: P, Q and dS (N·R each), sums of dS per tile, R·(C + D) fp32 per
