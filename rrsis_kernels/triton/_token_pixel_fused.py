@@ -1,7 +1,8 @@
 """Kernels that keep whole rows of a tile of pixels: they walk over the heads and write what pixels get themselves.
 
 They read and write fewer bytes than kernels via scores alone: P (forward) and Q (backward) stay on the chip, and the
-pixels' output is summed over all heads in registers. Up to how many channels that fits without spills stands in the table of configurations.
+pixels' output is summed over all heads in registers. Up to how many channels that fits without spills stands in the
+table of configurations.
 """
 
 from __future__ import annotations
