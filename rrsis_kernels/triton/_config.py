@@ -64,24 +64,40 @@ HALF = {
     "forward_wide": Tile(64, 0, 64, 8, 3),
     "backward": Tile(64, 0, 64, 8, 3),
     "spread": Tile(128, 32, 128, 8, 3),
-    "gather": Tile(64, 64, 128, 4, 3),
+    "gather": Tile(64, 64, 128, 8, 3),
 }
 SINGLE = {
     "forward": Tile(64, 0, 16, 4, 2),
     "forward_wide": Tile(64, 0, 16, 4, 2),
     "backward": Tile(64, 0, 16, 4, 2),
-    "spread": Tile(64, 16, 64, 4, 2),
-    "gather": Tile(16, 64, 64, 4, 2),
+    "spread": Tile(64, 16, 64, 8, 2),
+    "gather": Tile(16, 64, 64, 8, 2),
 }
 TABLE = {
-    # What fits without spills: Ampere's and Blackwell's compilers keep more of a tile in registers than Hopper's.
-    80: {"half": HALF | {"backward": Tile(32, 0, 64, 8, 3)}, "single": SINGLE},
+    # What fits without spills differs: so far these are the largest tiles that do.
+    80: {
+        "half": HALF
+        | {"forward": Tile(64, 0, 64, 8, 3), "backward": Tile(32, 0, 64, 8, 3), "gather": Tile(64, 64, 64, 4, 3)},
+        "single": SINGLE | {"spread": Tile(64, 16, 64, 4, 2)},
+    },
     90: {"half": HALF, "single": SINGLE},
     100: {
         "half": HALF
-        | {"forward": Tile(64, 0, 64, 8, 3), "backward": Tile(32, 0, 64, 8, 3), "spread": Tile(64, 32, 128, 8, 3)},
+        | {"forward": Tile(64, 0, 64, 8, 3), "backward": Tile(32, 0, 64, 8, 3), "spread": Tile(128, 32, 64, 8, 3)},
         "single": SINGLE,
     },
+}
+
+FUSED_ROWS = 32
+"""Block of rows up to which kernels keep whole rows of pixels."""
+
+# Kernel of that kind: the widest rows of pixels that fit without spills, and its configuration. With 8 warps on 64
+# pixels both halves of the warps would compute the same: Triton spreads chained products along the pixels alone.
+FUSED_TABLE = {
+    80: {"forward": (128, Tile(128, 0, 0, 8, 2))},
+    # The backward fits 128 channels too with Triton 3.8; Triton 3.6 spills 32 bytes there.
+    90: {"forward": (128, Tile(128, 0, 0, 8, 2)), "backward": (64, Tile(128, 0, 0, 8, 2))},
+    100: {"forward": (128, Tile(64, 0, 0, 4, 2))},
 }
 
 PROGRAMS_PER_PROCESSOR = 2
@@ -156,6 +172,19 @@ def tile(arch: int, dtype: torch.dtype, kernel: str, rows: int = 0, channels: in
     elif kernel == "gather":
         rows = entry.rows  # fewer would not fill the instructions of a Hopper product
     return entry._replace(rows=rows, channels=min(entry.channels, power_of_two(channels)))
+
+
+def fused_tile(arch: int, dtype: torch.dtype, kernel: str, width: int) -> Tile | None:
+    """The configuration of a kernel that keeps whole rows of pixels; None where they do not fit.
+
+    Args:
+        arch: of `ARCHITECTURES`.
+        dtype: of the features.
+        kernel: "forward" or "backward".
+        width: channels of a pixel, a power of two.
+    """
+    widest, entry = FUSED_TABLE[arch].get(kernel, (0, None))
+    return entry if kind_of(dtype) == "half" and width <= widest else None
 
 
 def splits(tiles: int, programs: int, device_processors: int, least_tiles: int) -> tuple[int, int]:

@@ -1,4 +1,4 @@
-"""Products between scores and rows: what tokens send to pixels, what pixels send to tokens, and sums of partial results.
+"""Products between scores and rows: what tokens send to pixels and pixels to tokens, and sums of partial results.
 
 Scores are stored as (B, N, pitch), the R = H·L rows of all heads along the last dimension; pitch is R rounded up to 16
 and the columns behind R hold zeros, so that every row of scores starts aligned and whole vectors can be read.
@@ -18,6 +18,12 @@ def place(blocks, tiles):
 
 
 @triton.jit
+def tile_start(base, b, batch_stride, start, stride):
+    """The tensor from its pixel `start` of sample b: only the start of a tile is counted in 64 bits."""
+    return base + b * batch_stride + tl.cast(start, tl.int64) * stride
+
+
+@triton.jit
 def row_product(
     sums, left, left_rows, left_live, right, right_rows, right_live, DEPTH: tl.constexpr, BLOCK_DEPTH: tl.constexpr,
     PRECISION: tl.constexpr,
@@ -26,8 +32,8 @@ def row_product(
     for start in range(0, DEPTH, BLOCK_DEPTH):
         channel = start + tl.arange(0, BLOCK_DEPTH)
         inside = channel < DEPTH
-        a = tl.load(left + left_rows[:, None] + channel[None, :], left_live[:, None] & inside[None, :], 0.0)
-        b = tl.load(right + right_rows[None, :] + channel[:, None], right_live[None, :] & inside[:, None], 0.0)
+        a = tl.load(left + (left_rows[:, None] + channel[None, :]), left_live[:, None] & inside[None, :], 0.0)
+        b = tl.load(right + (right_rows[None, :] + channel[:, None]), right_live[None, :] & inside[:, None], 0.0)
         sums = tl.dot(a, b, sums, input_precision=PRECISION)
     return sums
 
@@ -39,9 +45,9 @@ def _spread(
 ):  # fmt: skip
     for start in range(0, R, BLOCK_R):
         r = start + tl.arange(0, BLOCK_R)
-        row = (r // L).to(tl.int64) * head_stride + (r % L).to(tl.int64) * token_stride
-        a = tl.load(scores + score_rows[:, None] + r[None, :], pixel_live[:, None] & (r < pitch)[None, :], 0.0)
-        b = tl.load(rows + row[:, None] + channel[None, :], (r < R)[:, None] & inside[None, :], 0.0)
+        row = (r // L) * head_stride + (r % L) * token_stride
+        a = tl.load(scores + (score_rows[:, None] + r[None, :]), pixel_live[:, None] & (r < pitch)[None, :], 0.0)
+        b = tl.load(rows + (row[:, None] + channel[None, :]), (r < R)[:, None] & inside[None, :], 0.0)
         sums = tl.dot(a, b, sums, input_precision=PRECISION)
     return sums
 
@@ -51,23 +57,26 @@ def spread_kernel(
     scores, rows, other_scores, other_rows, out, N, R, pitch, L, rows_b, rows_h, rows_l, other_b, other_h, other_l,
     WIDTH: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_W: tl.constexpr, BLOCK_R: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """out[b, n] = Σ_r scores[b, n, r] · rows[b, r], plus the same of `other_scores` and `other_rows` if there are any."""
+    """out[b, n] = Σ_r scores[b, n, r] · rows[b, r], plus that of `other_scores` and `other_rows` if there are any."""
     block, tile, b = place(tl.cdiv(WIDTH, BLOCK_W), tl.cdiv(N, BLOCK_N))
     n = tile * BLOCK_N + tl.arange(0, BLOCK_N)
     channel = block * BLOCK_W + tl.arange(0, BLOCK_W)
     live, inside = n < N, channel < WIDTH
-    score_rows = n.to(tl.int64) * pitch
+    i, first = tl.arange(0, BLOCK_N), tile * BLOCK_N
+    score_rows = i * pitch
     sums = tl.zeros((BLOCK_N, BLOCK_W), tl.float32)
+    start = tile_start(scores, b, N * pitch, first, pitch)
     sums = _spread(
-        sums, scores + b * N * pitch, score_rows, live, rows + b * rows_b, R, pitch, L, rows_h, rows_l, channel, inside,
-        BLOCK_R, PRECISION,
+        sums, start, score_rows, live, rows + b * rows_b, R, pitch, L, rows_h, rows_l, channel, inside, BLOCK_R,
+        PRECISION,
     )  # fmt: skip
     if other_scores is not None:
+        start = tile_start(other_scores, b, N * pitch, first, pitch)
         sums = _spread(
-            sums, other_scores + b * N * pitch, score_rows, live, other_rows + b * other_b, R, pitch, L, other_h,
-            other_l, channel, inside, BLOCK_R, PRECISION,
+            sums, start, score_rows, live, other_rows + b * other_b, R, pitch, L, other_h, other_l, channel, inside,
+            BLOCK_R, PRECISION,
         )  # fmt: skip
-    target = out + b * N * WIDTH + n.to(tl.int64)[:, None] * WIDTH + channel[None, :]
+    target = tile_start(out, b, N * WIDTH, first, WIDTH) + ((i * WIDTH)[:, None] + channel[None, :])
     tl.store(target, sums.to(out.dtype.element_ty), live[:, None] & inside[None, :])
 
 
@@ -101,8 +110,6 @@ def gather_kernel(
     r = (block // blocks) * BLOCK_R + tl.arange(0, BLOCK_R)
     channel = (block % blocks) * BLOCK_W + tl.arange(0, BLOCK_W)
     inside = channel < WIDTH
-    scores += b * N * pitch
-    rows += b * rows_b
     first = split * split_tiles
     if tile_stats is not None:
         tiles = tl.cdiv(N, TILE)
@@ -114,15 +121,17 @@ def gather_kernel(
             tl.store(stats + R, total, r < R)
     sums = tl.zeros((BLOCK_R, BLOCK_W), tl.float32)
     for start in range(first * TILE, tl.minimum((first + split_tiles) * TILE, N), BLOCK_N):
-        n = start + tl.arange(0, BLOCK_N)
-        offset = n.to(tl.int64)
-        a = tl.load(scores + offset[:, None] * pitch + r[None, :], (n < N)[:, None] & (r < pitch)[None, :], 0.0)
-        x = tl.load(rows + offset[:, None] * rows_n + channel[None, :], (n < N)[:, None] & inside[None, :], 0.0)
+        i = tl.arange(0, BLOCK_N)
+        live = (start + i < N)[:, None]
+        weights = tile_start(scores, b, N * pitch, start, pitch) + ((i * pitch)[:, None] + r[None, :])
+        a = tl.load(weights, live & (r < pitch)[None, :], 0.0)
+        x = tile_start(rows, b, rows_b, start, rows_n) + ((i * rows_n)[:, None] + channel[None, :])
+        x = tl.load(x, live & inside[None, :], 0.0)
         if tile_stats is not None:
             tile_top = tl.load(tile_stats + (2 * (start // TILE)) * R + r, r < R, float("-inf"))
             a = (a.to(tl.float32) * tl.exp(tile_top - shift)[None, :]).to(a.dtype)
         sums = tl.dot(tl.trans(a), x, sums, input_precision=PRECISION)
-    target = out + (b * splits + split) * R * WIDTH + r.to(tl.int64)[:, None] * WIDTH + channel[None, :]
+    target = out + (b * splits + split) * R * WIDTH + ((r * WIDTH)[:, None] + channel[None, :])
     tl.store(target, sums.to(out.dtype.element_ty), (r < R)[:, None] & inside[None, :])
 
 

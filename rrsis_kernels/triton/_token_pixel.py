@@ -1,8 +1,9 @@
 """Launchers that both operators share: which kernels run in which order, on which workspace.
 
-Everything goes *via scores*: one kernel per direction makes the softmaxes (and in the backward the gradient of the
+Everything can go *via scores*: one kernel per direction makes the softmaxes (and in the backward the gradient of the
 scores) for a tile of pixels and a block of rows, chunked over the channels, so that any C, D, H and L fits; plain
-products do the rest. The scores are small beside the pixels (H·L numbers per pixel against C + D).
+products do the rest. The scores are small beside the pixels (H·L numbers per pixel against C + D). Where whole rows of
+pixels fit into registers, kernels that keep them write the pixels' output themselves and move fewer bytes.
 
 Workspace of the forward, per sample: P and W (N·R numbers of the features' dtype each), maxima and totals of the tiles
 and splits, and R·C fp32 per split. Of the backward: P, Q and dS (N·R each), sums of dS per tile, R·(C + D) fp32 per
@@ -23,10 +24,13 @@ from rrsis_kernels.triton._launch import Launcher
 from rrsis_kernels.triton._products import combine_kernel, gather_kernel, spread_kernel
 from rrsis_kernels.triton._token_pixel_backward import backward_scores_kernel, pool_delta_kernel
 from rrsis_kernels.triton._token_pixel_forward import forward_scores_kernel, row_stats_kernel
+from rrsis_kernels.triton._token_pixel_fused import backward_fused_kernel, forward_fused_kernel
 
 PITCH = 16
 COMBINE = _config.Tile(0, 16, 128, 4, 2)
 DELTA = _config.Tile(0, 16, 64, 4, 2)
+MOST_PIXELS = 128
+"""Pixels of the largest tile."""
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
 
@@ -46,6 +50,20 @@ def can_run(dtype: torch.dtype, shapes: dict[str, int] | None = None) -> Support
     if rows * max(sizes.get("C", 1), sizes.get("D", 1)) >= 2**31:
         return Support(False, "the Triton kernels count the numbers of a sample's tokens in 32 bits")
     return Support(True, "Triton kernels")
+
+
+def near(tensor: Tensor | None, rows_of_tile: int = 0) -> Tensor | None:
+    """The tensor, or a dense copy of one with strides so long that kernels could not count within 32 bits.
+
+    Args:
+        tensor: any.
+        rows_of_tile: how many rows lie in what a kernel counts from one start; 0: a whole sample.
+    """
+    if tensor is None:
+        return None
+    sizes = (rows_of_tile, *tensor.shape[2:]) if rows_of_tile else tensor.shape[1:]
+    span = sum((size - 1) * stride for size, stride in zip(sizes, tensor.stride()[1:], strict=True) if size)
+    return tensor if span < 2**31 else tensor.contiguous()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,6 +89,12 @@ class TokenPixel:
     pixel_mask: Tensor | None = None
     gate: Tensor | None = None
     banks: int = 1
+
+    def __post_init__(self) -> None:
+        """Copies what lies too far apart."""
+        object.__setattr__(self, "pixels", near(self.pixels, MOST_PIXELS))
+        for name in ("keys", "values", "key_bias"):
+            object.__setattr__(self, name, near(getattr(self, name)))
 
     @property
     def sizes(self) -> tuple[int, int, int, int, int]:
@@ -114,6 +138,27 @@ class TokenPixel:
             **_strides("pixel_mask", self.pixel_mask, "b"), **_strides("gate", self.gate, "b"),
         }  # fmt: skip
 
+    @property
+    def width(self) -> int:
+        """The power of two that rows of pixels and of painted pixels fit in."""
+        painted = 0 if self.values is None else self.values.shape[-1]
+        return _config.power_of_two(max(self.pixels.shape[-1], painted))
+
+    def fused(self, arch: int, kernel: str) -> tuple[_config.Tile, _config.RowBlocks] | None:
+        """How a kernel that keeps whole rows of pixels runs; None where it does not fit."""
+        tile = _config.fused_tile(arch, self.pixels.dtype, kernel, self.width)
+        blocks = _config.row_blocks(*self.sizes[3:], _config.FUSED_ROWS)
+        return None if tile is None or blocks.many else (tile, blocks)
+
+    def fused_arguments(self, tile: _config.Tile, blocks: _config.RowBlocks) -> dict[str, Any]:
+        """What those kernels take besides."""
+        painted = 0 if self.values is None else self.values.shape[-1]
+        return {
+            "values": self.values, **_strides("values", self.values, "bhl"), "D": painted,
+            "WHOLE_C": _config.power_of_two(self.pixels.shape[-1]), "WHOLE_D": _config.power_of_two(painted),
+            "BLOCK_N": tile.pixels, "BLOCK_R": blocks.rows, "GROUP": blocks.group,
+        }  # fmt: skip
+
 
 def _strides(name: str, tensor: Tensor | None, letters: str) -> dict[str, int]:
     return {f"{name}_{letter}": 0 if tensor is None else tensor.stride(i) for i, letter in enumerate(letters)}
@@ -146,14 +191,31 @@ def forward(
         for output in (painted, stats, *pooled):
             _ = output is None or output.zero_()
         return painted, pooled, lse, stats
-    probabilities = case.scores() if paint and painted.numel() else None
     weights = case.scores() if pool else None
-    tiles, tile_stats = _forward_scores(launch, case, probabilities, weights, lse)
-    if probabilities is not None:
-        _spread(launch, case, probabilities, case.values, None, None, painted)
+    if paint and painted.numel() and (fused := case.fused(launch.arch, "forward")):
+        tiles, tile_stats = _forward_fused(launch, case, *fused, weights, painted, lse)
+    else:
+        probabilities = case.scores() if paint and painted.numel() else None
+        tiles, tile_stats = _forward_scores(launch, case, probabilities, weights, lse)
+        if probabilities is not None:
+            _spread(launch, case, probabilities, case.values, None, None, painted)
     if pool:
         _gather(launch, case, weights, case.pixels, pooled, tiles, tile_stats, stats)
     return painted, pooled, lse, stats
+
+
+def _forward_fused(
+    launch: Launcher, case: TokenPixel, tile: _config.Tile, blocks: _config.RowBlocks, weights: Tensor | None,
+    painted: Tensor, lse: Tensor,
+) -> tuple[int, Tensor | None]:  # fmt: skip
+    """painted, W and the lse; returns the pixels of a tile, and the tiles' maxima and totals."""
+    batch, count, _, heads, tokens = case.sizes
+    tiles = -(-count // tile.pixels)
+    stats = None if weights is None else case.numbers(batch, tiles, 2, heads * tokens)
+    arguments = case.arguments() | case.pool_arguments() | case.fused_arguments(tile, blocks)
+    outputs = {"painted": painted, "weights": weights, "tile_stats": stats, "lse": lse}
+    launch(forward_fused_kernel, batch * tiles, arguments | outputs, tile)
+    return tile.pixels, stats
 
 
 def _forward_scores(
@@ -189,7 +251,8 @@ def _row_stats(
     values = None if grad_painted is None else case.values
     arguments = case.arguments() | {
         "values": values, "grad_painted": grad_painted, "lse": lse, "delta": delta,
-        "D": 0 if values is None else values.shape[-1], **_strides("values", values, "bhl"), **_strides("painted", grad_painted, "bn"),
+        "D": 0 if values is None else values.shape[-1],
+        **_strides("values", values, "bhl"), **_strides("painted", grad_painted, "bn"),
         "BLOCK_N": tile.pixels, "BLOCK_R": blocks.rows, "BLOCK_C": tile.channels,
     }  # fmt: skip
     launch(row_stats_kernel, batch * -(-count // tile.pixels) * heads, arguments, tile)
@@ -199,7 +262,7 @@ def _spread(
     launch: Launcher, case: TokenPixel, scores: Tensor, rows: Tensor, other_scores: Tensor | None,
     other_rows: Tensor | None, out: Tensor,
 ) -> None:  # fmt: skip
-    """out (B, N, width) = scores · rows, plus other_scores · other_rows if given."""
+    """Out (B, N, width) = scores · rows, plus other_scores · other_rows if given."""
     batch, count, _, heads, tokens = case.sizes
     width = out.shape[-1]
     tile = _config.tile(launch.arch, out.dtype, "spread", heads * tokens, width)
@@ -217,7 +280,7 @@ def _gather(
     launch: Launcher, case: TokenPixel, scores: Tensor, rows: Tensor, outs: list[Tensor], tile_pixels: int = 0,
     tile_stats: Tensor | None = None, pool_stats: Tensor | None = None,
 ) -> None:  # fmt: skip
-    """Each of `outs` (B, H / banks, L, width) = scoresᵀ · rows (B, N, width); with `tile_stats` a softmax over all tiles."""
+    """Each of `outs` (B, H / banks, L, width) = scoresᵀ · rows (B, N, width), with `tile_stats` a softmax."""
     batch, count, _, heads, tokens = case.sizes
     total, width = heads * tokens, rows.shape[-1]
     tile = _config.tile(launch.arch, rows.dtype, "gather", total, width)
@@ -271,6 +334,13 @@ class Gradients:
     output: Tensor | None
     stats: Tensor | None
 
+    def __post_init__(self) -> None:
+        """Copies what lies too far apart, and makes the statistics dense."""
+        object.__setattr__(self, "painted", near(self.painted, MOST_PIXELS))
+        object.__setattr__(self, "stats", None if self.stats is None else self.stats.contiguous())
+        for name in ("pooled", "output", "lse"):
+            object.__setattr__(self, name, near(getattr(self, name)))
+
     @property
     def paints(self) -> bool:
         """Whether anything comes back through paint."""
@@ -301,10 +371,13 @@ def backward(
     if values is not None and grads.painted is None:
         values.zero_()
     probabilities = case.scores() if grads.painted is not None else None
-    weights = case.scores() if grads.pooled is not None else None
     slopes = case.scores()
-    bias_partials, gate_partials = _backward_scores(launch, case, grads, probabilities, weights, slopes)
-    _spread(launch, case, slopes, case.keys, weights, grads.pooled, pixels)
+    if fused := case.fused(launch.arch, "backward"):
+        bias_partials, gate_partials = _backward_fused(launch, case, *fused, grads, probabilities, slopes, pixels)
+    else:
+        weights = case.scores() if grads.pooled is not None else None
+        bias_partials, gate_partials = _backward_scores(launch, case, grads, probabilities, weights, slopes)
+        _spread(launch, case, slopes, case.keys, weights, grads.pooled, pixels)
     _gather(launch, case, slopes, case.pixels, keys)
     if probabilities is not None:
         _gather(launch, case, probabilities, grads.painted, [values])
@@ -317,6 +390,18 @@ def backward(
     return pixels, keys, values, bias, gate
 
 
+def _backward_fused(
+    launch: Launcher, case: TokenPixel, tile: _config.Tile, blocks: _config.RowBlocks, grads: Gradients,
+    probabilities: Tensor | None, slopes: Tensor, grad_pixels: Tensor,
+) -> tuple[Tensor | None, Tensor | None]:  # fmt: skip
+    """P, dS and the pixels' gradient; returns what the key bias and the gate get from each tile or block."""
+    arguments, bias, gate = _backward_arguments(launch, case, blocks, tile, grads)
+    outputs = {"probabilities": probabilities, "slopes": slopes, "grad_pixels": grad_pixels}
+    arguments |= case.fused_arguments(tile, blocks) | outputs
+    launch(backward_fused_kernel, case.sizes[0] * -(-case.sizes[1] // tile.pixels), arguments, tile)
+    return bias, gate
+
+
 def _backward_scores(
     launch: Launcher, case: TokenPixel, grads: Gradients, probabilities: Tensor | None, weights: Tensor | None,
     slopes: Tensor,
@@ -325,27 +410,39 @@ def _backward_scores(
     batch, count, channels, heads, tokens = case.sizes
     blocks = _config.row_blocks(heads, tokens, _config.WIDEST[_config.kind_of(case.pixels.dtype)]["backward"])
     tile = _config.tile(launch.arch, case.pixels.dtype, "backward", blocks.rows, channels)
-    tiles = -(-count // tile.pixels)
-    lse = delta = pool_delta = None
+    lse = delta = None
     if blocks.many and grads.paints:
         lse = case.numbers(batch, heads, count)
         delta = None if grads.painted is None else case.numbers(batch, heads, count)
         _row_stats(launch, case, tile, blocks, grads.painted, lse, delta)
+    arguments, bias, gate = _backward_arguments(launch, case, blocks, tile, grads)
+    arguments |= _score_blocks(tile, blocks) | {
+        "values": case.values, **_strides("values", case.values, "bhl"), "lse": lse, "delta": delta,
+        "probabilities": probabilities, "weights": weights, "slopes": slopes,
+        "D": 0 if case.values is None else case.values.shape[-1],
+    }  # fmt: skip
+    launch(backward_scores_kernel, batch * -(-count // tile.pixels) * blocks.blocks, arguments, tile)
+    return bias, gate
+
+
+def _backward_arguments(
+    launch: Launcher, case: TokenPixel, blocks: _config.RowBlocks, tile: _config.Tile, grads: Gradients
+) -> tuple[dict[str, Any], Tensor | None, Tensor | None]:
+    """What both kernels of the backward take, with room for partial sums of the key bias and of the gate."""
+    batch, count, _, heads, tokens = case.sizes
+    pool_delta = None
     if grads.pooled is not None:
         pool_delta = case.numbers(batch, heads, tokens)
         _pool_delta(launch, case, grads, pool_delta)
-    bias = case.numbers(batch, tiles, heads * tokens) if grads.paints else None
+    bias = case.numbers(batch, -(-count // tile.pixels), heads * tokens) if grads.paints else None
     gate = None if case.gate is None else case.numbers(batch, blocks.blocks, count)
-    arguments = case.arguments() | case.pool_arguments() | _score_blocks(tile, blocks) | {
-        "values": case.values, "grad_painted": grads.painted, "grad_pooled": grads.pooled, "grad_lse": grads.lse,
-        "pool_stats": grads.stats, "pool_delta": pool_delta, "lse": lse, "delta": delta,
-        "probabilities": probabilities, "weights": weights, "slopes": slopes, "bias_partials": bias,
-        "gate_partials": gate, **_strides("values", case.values, "bhl"), **_strides("painted", grads.painted, "bn"),
-        **_strides("pooled", grads.pooled, "bhl"), **_strides("grad_lse", grads.lse, "bh"),
-        "D": 0 if case.values is None else case.values.shape[-1], "PAINT": grads.paints,
+    arguments = case.arguments() | case.pool_arguments() | {
+        "grad_painted": grads.painted, "grad_pooled": grads.pooled, "grad_lse": grads.lse, "pool_stats": grads.stats,
+        "pool_delta": pool_delta, "bias_partials": bias, "gate_partials": gate,
+        **_strides("painted", grads.painted, "bn"), **_strides("pooled", grads.pooled, "bhl"),
+        **_strides("grad_lse", grads.lse, "bh"), "PAINT": grads.paints,
     }  # fmt: skip
-    launch(backward_scores_kernel, batch * tiles * blocks.blocks, arguments, tile)
-    return bias, gate
+    return arguments, bias, gate
 
 
 def _pool_delta(launch: Launcher, case: TokenPixel, grads: Gradients, out: Tensor) -> None:

@@ -5,14 +5,16 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from rrsis_kernels.triton._products import place, row_product
+from rrsis_kernels.triton._products import place, row_product, tile_start
 from rrsis_kernels.triton._token_pixel_forward import (
     biased,
     kept_rows,
+    of_head,
     paint_softmax,
     pool_scores,
     row_block,
     row_offsets,
+    store_padding,
     store_scores,
 )
 
@@ -43,7 +45,6 @@ def paint_gradient(
 ):  # fmt: skip
     """P ∘ (dP − δ + d lse); δ is summed here, or read (MANY) where a head's rows are spread over blocks."""
     for g in tl.static_range(GROUP):
-        inside = (member == g)[None, :]
         head = block // tl.cdiv(L, BLOCK_R) if MANY else block * GROUP + g
         live = n < tl.where(head < H, N, 0)
         if MANY:
@@ -51,10 +52,10 @@ def paint_gradient(
             if delta is not None:
                 less = tl.load(delta + (b * H + head) * N + n, live, 0.0)
         else:
-            less = tl.sum(tl.where(inside, p * pull, 0.0), 1)
+            less = tl.sum(of_head(g, member, p * pull, 0.0, GROUP), 1)
         if grad_lse is not None:
             less -= tl.load(grad_lse + b * grad_lse_b + head * grad_lse_h + n, live, 0.0)
-        pull = tl.where(inside, pull - less[:, None], pull)
+        pull = of_head(g, member, pull - less[:, None], pull, GROUP)
     return tl.where(kept[None, :], p * pull, 0.0)
 
 
@@ -68,11 +69,30 @@ def _gate_share(slopes, gate, gate_b, n, head, b, N, bank_heads):
 
 
 @triton.jit
+def pool_gradient(
+    scores, pull, pool_stats, pool_delta, gate_partials, n, head, row, live, block, blocks, b, N, R, bank_heads,
+    pixel_mask, gate, pixel_mask_b, gate_b,
+):  # fmt: skip
+    """Q and Q ∘ (dQ − <dY, Y>); what the gate gets from the block goes to `gate_partials`."""
+    pooling = pool_scores(scores, n, live, head, b, N, bank_heads, pixel_mask, gate, pixel_mask_b, gate_b)
+    stats = pool_stats + (b * R + row) * 2
+    total = tl.load(stats + 1, live, 0.0)
+    inverse = tl.where(total == 0.0, 0.0, 1.0 / tl.where(total == 0.0, 1.0, total))
+    q = tl.exp(pooling - tl.load(stats, live, 0.0)[None, :]) * inverse[None, :]
+    part = q * (pull - tl.load(pool_delta + b * R + row, live, 0.0)[None, :])
+    if gate is not None:
+        share = _gate_share(part, gate, gate_b, n, head, b, N, bank_heads)
+        tl.store(gate_partials + (b * blocks + block) * N + n, share, n < N)
+    return q, part
+
+
+@triton.jit
 def backward_scores_kernel(
     pixels, keys, values, key_bias, token_mask, pixel_mask, gate, grad_painted, grad_pooled, grad_lse, pool_stats,
     pool_delta, lse, delta, probabilities, weights, slopes, bias_partials, gate_partials,
-    N, H, L, pitch, bank_heads, pixels_b, pixels_n, keys_b, keys_h, keys_l, values_b, values_h, values_l, bias_b, bias_h,
-    token_mask_b, pixel_mask_b, gate_b, painted_b, painted_n, pooled_b, pooled_h, pooled_l, grad_lse_b, grad_lse_h,
+    N, H, L, pitch, bank_heads, pixels_b, pixels_n, keys_b, keys_h, keys_l, values_b, values_h, values_l, bias_b,
+    bias_h, token_mask_b, pixel_mask_b, gate_b, painted_b, painted_n, pooled_b, pooled_h, pooled_l,
+    grad_lse_b, grad_lse_h,
     C: tl.constexpr, D: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_R: tl.constexpr, BLOCK_C: tl.constexpr,
     GROUP: tl.constexpr, MANY: tl.constexpr, PAINT: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
@@ -91,11 +111,11 @@ def backward_scores_kernel(
     row, member = head * L + token, head - block * GROUP
     if MANY:
         member = head * 0
-    pixel_rows = n.to(tl.int64) * pixels_n
-    pixels += b * pixels_b
+    i = tl.arange(0, BLOCK_N)
+    pixels = tile_start(pixels, b, pixels_b, tile * BLOCK_N, pixels_n)
     zeros = tl.zeros((BLOCK_N, BLOCK_R), tl.float32)
     key_rows = row_offsets(head, token, keys_h, keys_l)
-    scores = row_product(zeros, pixels, pixel_rows, n < N, keys + b * keys_b, key_rows, live, C, BLOCK_C, PRECISION)
+    scores = row_product(zeros, pixels, i * pixels_n, n < N, keys + b * keys_b, key_rows, live, C, BLOCK_C, PRECISION)
     scores = biased(scores, key_bias, head, token, live, b, bias_b, bias_h)
     slope = zeros
     if PAINT:
@@ -107,11 +127,12 @@ def backward_scores_kernel(
             p = paint_softmax(scores, kept, member, None, n, block, b, N, H, GROUP)
         pull = zeros
         if grad_painted is not None:
+            start = tile_start(grad_painted, b, painted_b, tile * BLOCK_N, painted_n)
             pull = row_product(
-                zeros, grad_painted + b * painted_b, n.to(tl.int64) * painted_n, n < N, values + b * values_b,
+                zeros, start, i * painted_n, n < N, values + b * values_b,
                 row_offsets(head, token, values_h, values_l), live, D, BLOCK_C, PRECISION,
             )  # fmt: skip
-            store_scores(probabilities, p, tile, row, live, block, blocks, b, N, R, pitch)
+            store_scores(probabilities, p, tile, row, live, b, N, pitch)
         slope = paint_gradient(
             p, pull, kept, member, grad_lse, grad_lse_b, grad_lse_h, delta, n, block, b, N, H, L, BLOCK_R, GROUP, MANY
         )
@@ -119,18 +140,17 @@ def backward_scores_kernel(
         tl.store(bias_partials + (b * tiles + tile) * R + row, tl.sum(slope, 0), live)
     if grad_pooled is not None:
         pull = row_product(
-            zeros, pixels, pixel_rows, n < N, grad_pooled + b * pooled_b, row_offsets(head, token, pooled_h, pooled_l),
-            live, C, BLOCK_C, PRECISION,
+            zeros, pixels, i * pixels_n, n < N, grad_pooled + b * pooled_b,
+            row_offsets(head, token, pooled_h, pooled_l), live, C, BLOCK_C, PRECISION,
         )  # fmt: skip
-        pooling = pool_scores(scores, n, live, head, b, N, bank_heads, pixel_mask, gate, pixel_mask_b, gate_b)
-        stats = pool_stats + (b * R + row) * 2
-        total = tl.load(stats + 1, live, 0.0)
-        inverse = tl.where(total == 0.0, 0.0, 1.0 / tl.where(total == 0.0, 1.0, total))
-        q = tl.exp(pooling - tl.load(stats, live, 0.0)[None, :]) * inverse[None, :]
-        part = q * (pull - tl.load(pool_delta + b * R + row, live, 0.0)[None, :])
-        store_scores(weights, q, tile, row, live, block, blocks, b, N, R, pitch)
-        if gate is not None:
-            share = _gate_share(part, gate, gate_b, n, head, b, N, bank_heads)
-            tl.store(gate_partials + (b * blocks + block) * N + n, share, n < N)
+        q, part = pool_gradient(
+            scores, pull, pool_stats, pool_delta, gate_partials, n, head, row, live, block, blocks, b, N, R, bank_heads,
+            pixel_mask, gate, pixel_mask_b, gate_b,
+        )  # fmt: skip
+        store_scores(weights, q, tile, row, live, b, N, pitch)
         slope += part
-    store_scores(slopes, slope, tile, row, live, block, blocks, b, N, R, pitch)
+    store_scores(slopes, slope, tile, row, live, b, N, pitch)
+    if block == blocks - 1:
+        store_padding(probabilities, tile, b, N, R, pitch, BLOCK_N)
+        store_padding(weights, tile, b, N, R, pitch, BLOCK_N)
+        store_padding(slopes, tile, b, N, R, pitch, BLOCK_N)

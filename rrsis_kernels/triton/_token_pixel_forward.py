@@ -5,7 +5,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from rrsis_kernels.triton._products import place, row_product
+from rrsis_kernels.triton._products import place, row_product, tile_start
 
 
 @triton.jit
@@ -26,13 +26,13 @@ def row_block(block, H, L, GROUP: tl.constexpr, BLOCK_R: tl.constexpr, MANY: tl.
 
 @triton.jit
 def row_offsets(head, token, head_stride, token_stride):
-    """Where rows start, in 64 bits."""
-    return head.to(tl.int64) * head_stride + token.to(tl.int64) * token_stride
+    """Where rows of a sample start: 32 bits, which the launcher sees to, take half the registers of 64."""
+    return head * head_stride + token * token_stride
 
 
 @triton.jit
 def log_sigmoid(x):
-    """log σ(x) without overflow."""
+    """Log σ(x) without overflow."""
     return tl.minimum(x, 0.0) - tl.log(1.0 + tl.exp(-tl.abs(x)))
 
 
@@ -50,25 +50,31 @@ def pool_scores(scores, n, live, head, b, N, bank_heads, pixel_mask, gate, pixel
 
 
 @triton.jit
-def store_scores(base, scores, tile, row, live, block, blocks, b, N, R, pitch):
-    """Writes a tile of scores to its columns of (B, N, pitch), and zeros behind the last row."""
-    # Only the tile's start needs 64 bits: a tile of 64-bit pointers would take the registers of two more tiles of scores.
+def store_scores(base, scores, tile, row, live, b, N, pitch):
+    """Writes a tile of scores to its columns of (B, N, pitch)."""
+    # Only the tile's start needs 64 bits: 64-bit offsets would take the registers of two more tiles of scores.
     base += (b * N + tile * scores.shape[0]) * pitch
     i = tl.arange(0, scores.shape[0])
-    line, real = (i * pitch)[:, None], (tile * scores.shape[0] + i < N)[:, None]
-    dtype = base.dtype.element_ty
-    tl.store(base + (line + row[None, :]), scores.to(dtype), real & live[None, :])
-    if block == blocks - 1:
-        rest = R + tl.arange(0, 16)
-        zeros = tl.zeros((scores.shape[0], 16), dtype)
-        tl.store(base + (line + rest[None, :]), zeros, real & (rest < pitch)[None, :])
+    real = (tile * scores.shape[0] + i < N)[:, None]
+    tl.store(base + ((i * pitch)[:, None] + row[None, :]), scores.to(base.dtype.element_ty), real & live[None, :])
+
+
+@triton.jit
+def store_padding(base, tile, b, N, R, pitch, BLOCK_N: tl.constexpr):
+    """Zeros behind the last row, which products read; nothing where there is no tensor."""
+    if base is not None:
+        base += (b * N + tile * BLOCK_N) * pitch
+        i, rest = tl.arange(0, BLOCK_N), R + tl.arange(0, 16)
+        live = (tile * BLOCK_N + i < N)[:, None] & (rest < pitch)[None, :]
+        zeros = tl.zeros((BLOCK_N, 16), base.dtype.element_ty)
+        tl.store(base + ((i * pitch)[:, None] + rest[None, :]), zeros, live)
 
 
 @triton.jit
 def biased(scores, key_bias, head, token, live, b, bias_b, bias_h):
     """Scores plus the bias of their rows."""
     if key_bias is not None:
-        offset = head.to(tl.int64) * bias_h + token
+        offset = head * bias_h + token
         scores += tl.load(key_bias + b * bias_b + offset, live, 0.0).to(tl.float32)[None, :]
     return scores
 
@@ -82,6 +88,14 @@ def kept_rows(token_mask, token, live, b, token_mask_b):
 
 
 @triton.jit
+def of_head(g, member, values, other, GROUP: tl.constexpr):
+    """`values` in the columns of the block's g-th head, `other` elsewhere; a block of one head needs no choice."""
+    if GROUP == 1:
+        return values
+    return tl.where((member == g)[None, :], values, other)
+
+
+@triton.jit
 def paint_softmax(scores, kept, member, lse, n, block, b, N, H, GROUP: tl.constexpr):
     """Softmax over the kept rows of each of the block's GROUP heads; `member` says which of them a row belongs to.
 
@@ -90,20 +104,18 @@ def paint_softmax(scores, kept, member, lse, n, block, b, N, H, GROUP: tl.conste
     low = tl.where(kept[None, :], scores, float("-inf"))
     p = low
     for g in tl.static_range(GROUP):
-        inside = (member == g)[None, :]
-        top = tl.max(tl.where(inside, low, float("-inf")), 1)
-        p = tl.where(inside, low - tl.where(top == float("-inf"), 0.0, top)[:, None], p)
+        top = tl.max(of_head(g, member, low, float("-inf"), GROUP), 1)
+        p = of_head(g, member, low - tl.where(top == float("-inf"), 0.0, top)[:, None], p, GROUP)
     p = tl.exp(p)
     for g in tl.static_range(GROUP):
-        inside = (member == g)[None, :]
-        total = tl.sum(tl.where(inside, p, 0.0), 1)
+        total = tl.sum(of_head(g, member, p, 0.0, GROUP), 1)
         safe = tl.where(total == 0.0, 1.0, total)
         if lse is not None:
-            top = tl.max(tl.where(inside, low, float("-inf")), 1)
+            top = tl.max(of_head(g, member, low, float("-inf"), GROUP), 1)
             head = block * GROUP + g
             value = tl.where(total == 0.0, float("-inf"), top + tl.log(safe))
             tl.store(lse + (b * H + head) * N + n, value, n < tl.where(head < H, N, 0))
-        p = tl.where(inside, p * (1.0 / safe)[:, None], p)
+        p = of_head(g, member, p * (1.0 / safe)[:, None], p, GROUP)
     return p
 
 
@@ -118,7 +130,10 @@ def row_stats_kernel(
     """lse[b, h, n] of heads that take several blocks; with `grad_painted` also delta = Σ_l P · <dO, value>."""
     head, tile, b = place(H, tl.cdiv(N, BLOCK_N))
     n = tile * BLOCK_N + tl.arange(0, BLOCK_N)
-    pixel_rows, painted_rows = n.to(tl.int64) * pixels_n, n.to(tl.int64) * painted_n
+    pixels = tile_start(pixels, b, pixels_b, tile * BLOCK_N, pixels_n)
+    if grad_painted is not None:
+        grad_painted = tile_start(grad_painted, b, painted_b, tile * BLOCK_N, painted_n)
+    i = tl.arange(0, BLOCK_N)
     top = tl.full((BLOCK_N,), float("-inf"), tl.float32)
     total = tl.zeros((BLOCK_N,), tl.float32)
     pulled = tl.zeros((BLOCK_N,), tl.float32)
@@ -127,9 +142,7 @@ def row_stats_kernel(
         heads, live = head + token * 0, token < L
         zeros = tl.zeros((BLOCK_N, BLOCK_R), tl.float32)
         rows = row_offsets(heads, token, keys_h, keys_l)
-        scores = row_product(
-            zeros, pixels + b * pixels_b, pixel_rows, n < N, keys + b * keys_b, rows, live, C, BLOCK_C, PRECISION
-        )
+        scores = row_product(zeros, pixels, i * pixels_n, n < N, keys + b * keys_b, rows, live, C, BLOCK_C, PRECISION)
         scores = biased(scores, key_bias, heads, token, live, b, bias_b, bias_h)
         kept = kept_rows(token_mask, token, live, b, token_mask_b)
         scores = tl.where(kept[None, :], scores, float("-inf"))
@@ -141,7 +154,7 @@ def row_stats_kernel(
         if grad_painted is not None:
             rows = row_offsets(heads, token, values_h, values_l)
             pull = row_product(
-                zeros, grad_painted + b * painted_b, painted_rows, n < N, values + b * values_b, rows, live, D, BLOCK_C,
+                zeros, grad_painted, i * painted_n, n < N, values + b * values_b, rows, live, D, BLOCK_C,
                 PRECISION,
             )  # fmt: skip
             pulled = pulled * factor + tl.sum(e * pull, 1)
@@ -151,6 +164,23 @@ def row_stats_kernel(
     tl.store(lse + target, tl.where(empty, float("-inf"), top + tl.log(safe)), n < N)
     if grad_painted is not None:
         tl.store(delta + target, pulled / safe, n < N)
+
+
+@triton.jit
+def pool_tile(
+    scores, weights, tile_stats, tile, n, head, row, live, b, N, R, pitch, bank_heads, pixel_mask, gate,
+    pixel_mask_b, gate_b,
+):  # fmt: skip
+    """Writes exponentials relative to the tile's maximum to `weights`, that and their total to `tile_stats`."""
+    pooling = pool_scores(scores, n, live, head, b, N, bank_heads, pixel_mask, gate, pixel_mask_b, gate_b)
+    top = tl.max(pooling, 0)
+    shift = tl.where(top == float("-inf"), 0.0, top)
+    # The products read rounded weights, so the total has to be that of the rounded ones.
+    w = tl.exp(pooling - shift[None, :]).to(weights.dtype.element_ty)
+    stats = tile_stats + (b * tl.cdiv(N, scores.shape[0]) + tile) * 2 * R + row
+    tl.store(stats, top, live)
+    tl.store(stats + R, tl.sum(w.to(tl.float32), 0), live)
+    store_scores(weights, w, tile, row, live, b, N, pitch)
 
 
 @triton.jit
@@ -174,7 +204,8 @@ def forward_scores_kernel(
     head, token, live = row_block(block, H, L, GROUP, BLOCK_R, MANY)
     row = head * L + token
     scores = row_product(
-        tl.zeros((BLOCK_N, BLOCK_R), tl.float32), pixels + b * pixels_b, n.to(tl.int64) * pixels_n, n < N,
+        tl.zeros((BLOCK_N, BLOCK_R), tl.float32), tile_start(pixels, b, pixels_b, tile * BLOCK_N, pixels_n),
+        tl.arange(0, BLOCK_N) * pixels_n, n < N,
         keys + b * keys_b, row_offsets(head, token, keys_h, keys_l), live, C, BLOCK_C, PRECISION,
     )  # fmt: skip
     scores = biased(scores, key_bias, head, token, live, b, bias_b, bias_h)
@@ -186,14 +217,12 @@ def forward_scores_kernel(
         else:
             p = paint_softmax(scores, kept, head - block * GROUP, lse, n, block, b, N, H, GROUP)
         if probabilities is not None:
-            store_scores(probabilities, p, tile, row, live, block, blocks, b, N, R, pitch)
+            store_scores(probabilities, p, tile, row, live, b, N, pitch)
     if weights is not None:
-        pooling = pool_scores(scores, n, live, head, b, N, bank_heads, pixel_mask, gate, pixel_mask_b, gate_b)
-        top = tl.max(pooling, 0)
-        shift = tl.where(top == float("-inf"), 0.0, top)
-        # The products read rounded weights, so the total has to be that of the rounded ones.
-        w = tl.exp(pooling - shift[None, :]).to(weights.dtype.element_ty)
-        stats = tile_stats + (b * tiles + tile) * 2 * R + row
-        tl.store(stats, top, live)
-        tl.store(stats + R, tl.sum(w.to(tl.float32), 0), live)
-        store_scores(weights, w, tile, row, live, block, blocks, b, N, R, pitch)
+        pool_tile(
+            scores, weights, tile_stats, tile, n, head, row, live, b, N, R, pitch, bank_heads,
+            pixel_mask, gate, pixel_mask_b, gate_b,
+        )  # fmt: skip
+    if block == blocks - 1:
+        store_padding(probabilities, tile, b, N, R, pitch, BLOCK_N)
+        store_padding(weights, tile, b, N, R, pitch, BLOCK_N)

@@ -117,10 +117,11 @@ def _backward(
 
 
 SHIPPED = (
-    # N, C, D, H, L: BTDNet's stages and Grounding DINO's fusion; many tokens; sizes that are no power of two.
+    # N, C, D, H, L: BTDNet's stages and Grounding DINO's fusion; many tokens; few channels; no powers of two.
     (17821, 256, 256, 4, 20),
     (17821, 256, 256, 4, 256),
     (14400, 128, 128, 4, 20),
+    (1024, 64, 64, 4, 20),
     (3600, 256, 256, 8, 20),
     (225, 1024, 1024, 32, 20),
     (900, 72, 40, 3, 1000),

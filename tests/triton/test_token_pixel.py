@@ -16,7 +16,7 @@ from rrsis_kernels import backends
 from rrsis_kernels import triton as kernels
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "kernels"))
-from kernel_cases import Case, assert_accurate, correlation_case, cotangents, twin_stream_case  # noqa: E402
+from kernel_cases import Case, assert_accurate, correlation_case, cotangents, twin_stream_case
 
 inside = pytest.mark.skipif(not kernels.INTERPRETED, reason="interpreted: test_interpreted starts a process for it")
 DTYPES = (torch.float32, torch.float16)
