@@ -120,7 +120,7 @@ def processors(device: torch.device) -> int:
 
 def autotune() -> bool:
     """Whether the environment asks for autotuning."""
-    return os.environ.get(AUTOTUNE_VARIABLE, "0") not in ("", "0")
+    return os.environ.get(AUTOTUNE_VARIABLE) == "1"
 
 
 def precision(dtype: torch.dtype) -> str:

@@ -17,9 +17,8 @@ from typing import NamedTuple
 import torch
 import triton
 
-from rrsis_kernels.triton import INTERPRETED
+from rrsis_kernels.triton import INTERPRETED, _config
 
-ENVIRONMENT_VARIABLE = "RRSIS_KERNELS_AUTOTUNE"
 CACHE_VARIABLE = "RRSIS_KERNELS_AUTOTUNE_CACHE"
 INTERPRETED_FACTOR = 8
 """How much larger tiles are in the interpreter."""
@@ -75,7 +74,7 @@ def configure(
     default = from_table(table, architecture(device))
     if INTERPRETED:  # a program costs the same whatever its size
         return default._replace(elements=INTERPRETED_FACTOR * default.elements)
-    if os.environ.get(ENVIRONMENT_VARIABLE) != "1":
+    if not _config.autotune():
         return default
     known = _cache()
     entry = "|".join(map(str, (torch.cuda.get_device_name(device), triton.__version__, name, *key)))

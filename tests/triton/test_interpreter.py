@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from rrsis_kernels import backends, triton
+from rrsis_kernels import triton
 
 TESTS = Path(__file__).parent.parent
 SUITES = {
@@ -37,6 +37,5 @@ def test_interpreted(suite):
     done = run_pytest(SUITES[suite])
     assert done.returncode == 0, done.stdout[-20_000:] + done.stderr[-2_000:]
     passed = re.search(r"(\d+) passed", done.stdout)
-    everything_has_kernels = set(backends.OPS) <= triton.KERNELS
-    assert passed or not everything_has_kernels, f"nothing ran:\n{done.stdout[-4000:]}"
+    assert passed, f"nothing ran:\n{done.stdout[-4000:]}"
     print(done.stdout.splitlines()[-1])

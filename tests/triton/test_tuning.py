@@ -10,7 +10,7 @@ if not triton.INSTALLED:
 if triton.INTERPRETED:
     pytest.skip("kernels are interpreted in this process", allow_module_level=True)
 
-from rrsis_kernels.triton import _tuning
+from rrsis_kernels.triton import _config, _tuning
 from rrsis_kernels.triton._tuning import Config
 
 TABLE = {80: Config(128, 4), 90: Config(256, 8)}
@@ -38,12 +38,12 @@ def test_table():
 
 
 def test_nothing_is_measured_unless_it_is_asked_for(gpu, monkeypatch):
-    monkeypatch.delenv(_tuning.ENVIRONMENT_VARIABLE, raising=False)
+    monkeypatch.delenv(_config.AUTOTUNE_VARIABLE, raising=False)
     assert _tuning.configure("kernel", TABLE, DEVICE, (1,), pytest.fail) == TABLE[90]
 
 
 def test_the_fastest_is_kept_in_a_file(gpu, monkeypatch):
-    monkeypatch.setenv(_tuning.ENVIRONMENT_VARIABLE, "1")
+    monkeypatch.setenv(_config.AUTOTUNE_VARIABLE, "1")
     tried = []
 
     def launch(config):
@@ -60,7 +60,7 @@ def test_the_fastest_is_kept_in_a_file(gpu, monkeypatch):
 
 
 def test_nothing_is_measured_during_a_capture(gpu, monkeypatch):
-    monkeypatch.setenv(_tuning.ENVIRONMENT_VARIABLE, "1")
+    monkeypatch.setenv(_config.AUTOTUNE_VARIABLE, "1")
     monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: True)
     assert _tuning.configure("kernel", TABLE, DEVICE, (1,), pytest.fail) == TABLE[90]
 
