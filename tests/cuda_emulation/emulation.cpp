@@ -124,7 +124,6 @@ Block* now = nullptr;  // the running block, one at a time
 Fiber* running = nullptr;
 const std::function<void()>* thread_body = nullptr;
 std::vector<std::unique_ptr<Fiber>> fibers;  // kept between blocks and launches
-ucontext_t scheduler_context;
 void* scheduler_registers[5];
 void* scheduler_sanitizer = nullptr;
 char launch_begin, launch_end;  // addresses alone matter: what the sanitizer orders
