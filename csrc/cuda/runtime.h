@@ -33,6 +33,9 @@ class OnDevice {
   cudaStream_t stream_ = nullptr;
 };
 
+// Bytes of shared memory that a block may ask for on a tensor's device.
+int64_t shared_memory_limit(const Tensor& t);
+
 // Throws unless a launch of an operator went well.
 void check_launch(cudaError_t error, const char* op);
 

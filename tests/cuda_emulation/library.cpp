@@ -5,13 +5,16 @@
 
 namespace rk::emulation {
 void set_schedule(uint64_t seed);
-}
+size_t shared_memory_limit();
+}  // namespace rk::emulation
 
 namespace rrsis_kernels {
 
 void check_device(const Tensor& t, const char* name) { STD_TORCH_CHECK(t.is_cpu(), name, " is not on the CPU, where CUDA is emulated"); }
 
 OnDevice::OnDevice(const Tensor&) {}
+
+int64_t shared_memory_limit(const Tensor&) { return rk::emulation::shared_memory_limit(); }
 
 // An emulated launch throws by itself when a kernel does wrong; what is left is what a launcher found.
 void check_launch(cudaError_t error, const char* op) { STD_TORCH_CHECK(error == cudaSuccess, "rrsis_kernels.", op, ": error ", int(error)); }
