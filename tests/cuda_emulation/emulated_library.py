@@ -57,7 +57,8 @@ def build(work: Path = WORK) -> Path:
     """The emulated library; compiles what changed since it was last built in `work`.
 
     Raises:
-        CannotBuildError: there is no compiler, no ninja, no torch, no CUDA header; or something does not compile.
+        CannotBuildError: there is no compiler, no ninja, no torch or no CUDA header.
+        RuntimeError: something does not compile.
     """
     torch = torch_finder.find_torch()
     if torch is None:
@@ -76,7 +77,7 @@ def build(work: Path = WORK) -> Path:
         )
         failure = ninja_file.run(ninja, work, steps, name="emulation")
     if failure:
-        raise CannotBuildError(failure)
+        raise RuntimeError(failure)
     return library
 
 
