@@ -122,7 +122,7 @@ __global__ void __launch_bounds__(kCombineThreads) combine_kernel(const __grid_c
   for (int i = 0; i < splits; ++i) top = fmaxf(top, stats(i).x);
   const float shift = shift_of(top);
   for (int i = 0; i < splits; ++i) total += stats(i).y * expf(stats(i).x - shift);
-  const float inverse = total > 0.0f ? 1.0f / total : 0.0f;
+  const float inverse = total == 0.0f ? 0.0f : 1.0f / total;
   T* out = static_cast<T*>(a.pooled[head / a.bank_heads]) + ((sample * a.bank_heads + head % a.bank_heads) * a.L + l) * a.C;
   for (int64_t c = threadIdx.x; c < a.C; c += kCombineThreads) {
     float sum = 0.0f;

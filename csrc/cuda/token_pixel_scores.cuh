@@ -295,7 +295,7 @@ struct ScoresTile {
 #pragma unroll
           for (int half = 0; half < 2; ++half) {
             const float total = memory.row_sum[segment][row + 8 * half], shift = shift_of(memory.row_maximum[segment][row + 8 * half]);
-            const float inverse = total > 0.0f ? 1.0f / total : 0.0f;
+            const float inverse = total == 0.0f ? 0.0f : 1.0f / total;
             float x = scores[j][2 * half], y = scores[j][2 * half + 1];
             if (!visit.measures) {
               x = exponential<T>(x + memory.closed[column] - shift);
@@ -320,7 +320,7 @@ struct ScoresTile {
     for (int half = 0; half < 2; ++half) {
       const int64_t n = tile * kTilePixels + row + 8 * half;
       const float total = memory.row_sum[segment][row + 8 * half];
-      const float lse = total > 0.0f ? memory.row_maximum[segment][row + 8 * half] + logf(total) : kLowest;
+      const float lse = total == 0.0f ? kLowest : shift_of(memory.row_maximum[segment][row + 8 * half]) + logf(total);
       if (n < a.N) a.pixel_lse[(sample * a.H + head) * a.N + n] = lse;
     }
   }
