@@ -22,24 +22,24 @@ def resource_rows() -> list[str]:
     """A line per kernel and configuration: registers, shared memory and spills on each architecture."""
     import triton
 
-    from rrsis_kernels.triton import KERNELS, _compile, module
+    from rrsis_kernels.triton import KERNELS, _compile, _config, module
 
     needs: dict[tuple[str, str], dict[int, str]] = {}
     for op in (op for op in OPS if op in KERNELS):
-        for arch in _compile.ARCHITECTURES:
+        for arch in _config.ARCHITECTURES:
             for spec in module(op).aot_specs(arch):
                 found = _compile.resources(_compile.compile_spec(spec, arch))
                 marks = f"{found.registers} / {found.shared / 1024:.0f} / {found.spills}"
                 needs.setdefault((op, spec.name), {})[arch] = marks + (" wgmma" if found.wgmma else "")
-    heads = " | ".join(f"sm_{arch}" for arch in _compile.ARCHITECTURES)
+    heads = " | ".join(f"sm_{arch}" for arch in _config.ARCHITECTURES)
     rows = [
         f"Registers per thread / KiB of shared memory / bytes spilled per thread (Triton {triton.__version__}):",
         "",
         f"| operator | kernel and configuration | {heads} |",
-        f"|---|---|{'---|' * len(_compile.ARCHITECTURES)}",
+        f"|---|---|{'---|' * len(_config.ARCHITECTURES)}",
     ]
     for (op, name), by_arch in needs.items():
-        rows.append(f"| `{op}` | {name} | {' | '.join(by_arch.get(arch, '—') for arch in _compile.ARCHITECTURES)} |")
+        rows.append(f"| `{op}` | {name} | {' | '.join(by_arch.get(arch, '—') for arch in _config.ARCHITECTURES)} |")
     return rows
 
 
