@@ -9,7 +9,10 @@ Cell −1 is the strip before the first logit and cell n−1 the one behind the 
 
 from __future__ import annotations
 
+import collections
+import ctypes
 import functools
+import math
 from typing import NamedTuple
 
 import torch
@@ -297,12 +300,17 @@ def _gather_kernel(corners_ptr, grad_target_ptr, grad_background_ptr, h, w, BAND
     tl.store(grad_background_ptr + out, background.to(grad_background_ptr.dtype.element_ty), mask=real)
 
 
+def _single(value: float) -> float:
+    """Rounded to fp32. Not by a tensor, which would be on the user's default device: reading it waits for a GPU."""
+    return ctypes.c_float(value).value
+
+
 @functools.lru_cache(maxsize=1024)
 def largest_cell(size: int, extent: int) -> int:
     """How many of `extent` output indices lie in one cell between `size` logits, at the most."""
-    ratio = torch.tensor(size, dtype=torch.float32) / extent
-    source = ratio * (torch.arange(extent, dtype=torch.float32) + 0.5) - 0.5
-    return int((source.floor().long() + 1).bincount().max())
+    ratio = _single(size / extent)
+    cells = (math.floor(_single(_single(ratio * (index + 0.5)) - 0.5)) for index in range(extent))
+    return max(collections.Counter(cells).values())
 
 
 class _Cut(NamedTuple):
