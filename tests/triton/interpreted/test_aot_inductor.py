@@ -53,7 +53,7 @@ def package(tmp_path_factory):
     path = torch._inductor.aoti_compile_and_package(
         program,
         package_path=str(tmp_path_factory.mktemp("package") / "model.pt2"),
-        inductor_configs={"aot_inductor.compile_wrapper_opt_level": "O0"},  # half the time to compile
+        inductor_configs={"aot_inductor.compile_wrapper_opt_level": "O0"},  # its own speed does not matter here
     )
     return torch._inductor.aoti_load_package(path)
 
