@@ -89,11 +89,27 @@ def _triton_can_run(op: str, device_type: str, dtype: torch.dtype, shapes: dict[
     return Support(*triton.module(op).can_run(dtype, shapes))
 
 
+def _can_serve(
+    op: str, backend: str, device_type: str, dtype: torch.dtype, shapes: dict[str, int] | None, differentiate: bool
+) -> Support:
+    """`can_run` of a forward and, where it will be differentiated, of its backward."""
+    support = can_run(op, backend, device_type, dtype, shapes)
+    if support.ok and differentiate:
+        backward = can_run(op, backend, device_type, dtype, shapes, "backward")
+        return support if backward.ok else backward
+    return support
+
+
 def can_choose(
-    op: str, backend: str, device_type: str, dtype: torch.dtype, shapes: dict[str, int] | None = None
+    op: str,
+    backend: str,
+    device_type: str,
+    dtype: torch.dtype,
+    shapes: dict[str, int] | None = None,
+    differentiate: bool = False,
 ) -> Support:
     """Whether `backend` may be the automatic choice: it can run and its tests have passed on such a device."""
-    support = can_run(op, backend, device_type, dtype, shapes)
+    support = _can_serve(op, backend, device_type, dtype, shapes, differentiate)
     if support.ok and backend != "reference" and backend not in VERIFIED.get(device_type, ()):
         return Support(False, f"its tests have not passed on {device_type} yet (docs/verified.md); force it to use it")
     return support
@@ -137,14 +153,29 @@ def use_backend(name: str) -> Iterator[None]:
         _forced.name = before
 
 
-def choose(op: str, device_type: str, dtype: torch.dtype, shapes: dict[str, int] | None = None) -> str:
+def will_be_differentiated(*tensors: torch.Tensor | None) -> bool:
+    """Whether autograd follows a call with these arguments."""
+    return torch.is_grad_enabled() and any(tensor is not None and tensor.requires_grad for tensor in tensors)
+
+
+def choose(
+    op: str,
+    device_type: str,
+    dtype: torch.dtype,
+    shapes: dict[str, int] | None = None,
+    differentiate: bool = False,
+) -> str:
     """The backend that a call takes.
+
+    A forward and its backward take the same one: each rounds scores in its own way, and where scores are sharp a
+    gradient is only as good as their agreement.
 
     Args:
         op: one of `OPS`.
         device_type: `tensor.device.type`.
         dtype: dtype of the features or logits.
         shapes: sizes by letter, where they are known.
+        differentiate: whether a backward will be wanted; see `will_be_differentiated`.
 
     Raises:
         ValueError: the environment names no backend.
@@ -153,12 +184,12 @@ def choose(op: str, device_type: str, dtype: torch.dtype, shapes: dict[str, int]
     forced = forced_backend()
     if forced is None:
         for backend in BACKENDS:
-            if can_choose(op, backend, device_type, dtype, shapes).ok:
+            if can_choose(op, backend, device_type, dtype, shapes, differentiate).ok:
                 return backend
         return "reference"
     if forced not in BACKENDS:
         raise ValueError(f"{ENVIRONMENT_VARIABLE} must be one of {', '.join(BACKENDS)}, got {forced!r}")
-    support = can_run(op, forced, device_type, dtype, shapes)
+    support = _can_serve(op, forced, device_type, dtype, shapes, differentiate)
     if not support.ok:
         raise RuntimeError(f"{op}: the forced backend {forced!r} cannot run: {support.reason}")
     return forced
