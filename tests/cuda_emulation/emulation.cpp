@@ -31,7 +31,8 @@ void __tsan_release(void*);
 namespace rk::emulation {
 namespace {
 
-// A function that switches fibers: what a caller's registers hold is lost in it, whatever the optimiser sees of its body.
+// For functions in which other fibers run. noipa: GCC would otherwise see which registers these functions use themselves
+// and have their callers keep values in the others, which those fibers change (-fipa-ra, part of -O2).
 #if defined(__clang__)
 #define RRSIS_SWITCHES __attribute__((noinline))
 #else
