@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import torch
 
-from rrsis_kernels import library, triton
+from rrsis_kernels import cuda, library, triton
 
 ENVIRONMENT_VARIABLE = "RRSIS_KERNELS_BACKEND"
 """Forces a backend for the whole process; `use_backend` goes before it."""
@@ -40,7 +40,12 @@ class Support(NamedTuple):
 
 
 def can_run(
-    op: str, backend: str, device_type: str, dtype: torch.dtype, shapes: dict[str, int] | None = None
+    op: str,
+    backend: str,
+    device_type: str,
+    dtype: torch.dtype,
+    shapes: dict[str, int] | None = None,
+    function: str = "forward",
 ) -> Support:
     """The one predicate: whether `backend` can run `op` on such tensors, verified there or not.
 
@@ -50,6 +55,7 @@ def can_run(
         device_type: `tensor.device.type`.
         dtype: dtype of the features or logits.
         shapes: sizes by the letters of the documentation (B, N, C, D, H, L, …), where they are known.
+        function: `forward` or `backward`. A backend without the backward of an operator leaves it to the others.
     """
     if dtype not in DTYPES:
         return Support(False, f"no backend takes {dtype}")
@@ -62,8 +68,8 @@ def can_run(
         return Support(status.loaded, "C++ kernels" if status.loaded else status.reason)
     if backend == "triton":
         return _triton_can_run(op, device_type, dtype, shapes)
-    if backend in BACKENDS:
-        return Support(False, f"the {backend} backend has no kernel of {op} yet")
+    if backend == "cuda":
+        return Support(*cuda.can_run(op, device_type, dtype, shapes, function))
     raise ValueError(f"backend must be one of {', '.join(BACKENDS)}, got {backend!r}")
 
 

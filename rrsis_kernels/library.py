@@ -2,17 +2,43 @@
 
 `_C` and `_C_cuda` are plain shared libraries that register operators in the torch namespace `rrsis_kernels` when they
 are loaded; they hold no Python symbols. Without them the schemas still have to exist, for Triton and fake kernels.
+
+RRSIS_KERNELS_CUDA_EMULATION=FILE also loads the library that tests/cuda_emulation builds: the CUDA kernels compiled
+for the host, for tests. The backend "cuda" then takes CPU tensors when it is forced; it is never chosen by itself.
 """
 
 from __future__ import annotations
 
 import functools
+import os
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
 
 NAMESPACE = "rrsis_kernels"
+EMULATED_NAMESPACE = "rrsis_kernels_emulated"
+EMULATION_VARIABLE = "RRSIS_KERNELS_CUDA_EMULATION"
+
+OPERATORS = {
+    "bsc_forward": ("bidirectional_spatial_correlation", "forward"),
+    "bsc_backward": ("bidirectional_spatial_correlation", "backward"),
+    "twin_stream_forward": ("twin_stream_attention", "forward"),
+    "twin_stream_backward": ("twin_stream_attention", "backward"),
+    "mask_statistics_forward": ("twin_mask_statistics", "forward"),
+    "mask_statistics_backward": ("twin_mask_statistics", "backward"),
+    "masked_cosine_forward": ("masked_cosine_loss", "forward"),
+    "masked_cosine_backward": ("masked_cosine_loss", "backward"),
+}
+"""The public function behind each torch operator, and which half of it."""
+
+PLACES = {
+    ("cpu", "cpu"): (NAMESPACE, "CPU"),
+    ("cuda", "cuda"): (NAMESPACE, "CUDA"),
+    ("cuda", "cpu"): (EMULATED_NAMESPACE, "CPU"),
+}
+"""Namespace and dispatch key at which a backend's compiled kernels for a type of device are registered."""
+
 _FOLDER = Path(__file__).parent
 _SUFFIXES = (".so", ".pyd", ".dylib")
 
@@ -51,6 +77,10 @@ def _load(name: str) -> ExtensionStatus:
     path = _find(name)
     if path is None:
         return ExtensionStatus(False, None, f"{name} is not built: no {name}.* library in the package")
+    return _load_file(path)
+
+
+def _load_file(path: Path) -> ExtensionStatus:
     try:
         torch.ops.load_library(path)
     except (OSError, RuntimeError) as error:
@@ -84,22 +114,54 @@ def _setup() -> tuple[torch.library.Library, dict[str, ExtensionStatus]]:
     cpu = _load("_C")
     # The CUDA library registers kernels of the operators that _C declares.
     cuda = _load("_C_cuda") if cpu.loaded else ExtensionStatus(False, None, "_C_cuda needs _C, which is not loaded")
+    libraries = {"_C": cpu, "_C_cuda": cuda}
+    if path := os.environ.get(EMULATION_VARIABLE):
+        # Operators without a CUDA kernel, and automatic choices, are for those of _C.
+        needs = ExtensionStatus(False, path, f"{EMULATION_VARIABLE} needs _C, which is not loaded")
+        libraries["emulation"] = _load_file(Path(path)) if cpu.loaded else needs
     declared = {op_name(schema) for schema in schemas() if _registered(schema) is not None}
     outdated = _define_missing(definitions)
     missing = [name for name in map(op_name, schemas()) if name not in declared]
     if cpu.loaded and (outdated or missing):
         names = ", ".join(outdated + missing)
-        cpu = ExtensionStatus(False, cpu.path, f"{cpu.path} is out of date ({names} differ from schemas.txt): rebuild")
-    return definitions, {"_C": cpu, "_C_cuda": cuda}
+        reason = f"{cpu.path} is out of date ({names} differ from schemas.txt): rebuild"
+        libraries["_C"] = ExtensionStatus(False, cpu.path, reason)
+    return definitions, libraries
+
+
+def _find_compiled() -> set[tuple[str, str, str, str]]:
+    found = set()
+    for (backend, device_type), (namespace, key) in PLACES.items():
+        for name, half in OPERATORS.items():
+            qualified = f"{namespace}::{name}"
+            # An operator that no library has defined cannot be asked for its kernels.
+            defined = bool(torch._C._jit_get_schemas_for_operator(qualified))
+            if defined and torch._C._dispatch_has_kernel_for_dispatch_key(qualified, key):
+                found.add((backend, device_type, *half))
+    return found
 
 
 # The Library object keeps its registrations alive.
 DEFINITIONS, _STATUS = _setup()
+# Taken before any kernel is registered from Python.
+_COMPILED = _find_compiled()
 
 
 def extension_status() -> dict[str, ExtensionStatus]:
-    """What became of the compiled libraries, by name (`_C`, `_C_cuda`)."""
+    """What became of the compiled libraries, by name: `_C`, `_C_cuda` and, where it is asked for, `emulation`."""
     return _STATUS
+
+
+def has_compiled(backend: str, device_type: str, op: str, function: str) -> bool:
+    """Whether a backend has a compiled kernel for tensors on a type of device.
+
+    Args:
+        backend: `cpu` or `cuda`.
+        device_type: `tensor.device.type`.
+        op: the public function.
+        function: `forward` or `backward`.
+    """
+    return (backend, device_type, op, function) in _COMPILED
 
 
 @functools.cache

@@ -97,7 +97,7 @@ def build_native(root: Path, work: Path, destination: Path) -> list[Outcome]:
         raise ValueError("RRSIS_REQUIRE_EXT=1 and RRSIS_SKIP_EXT=1 contradict each other")
     work.mkdir(parents=True, exist_ok=True)
     destination.mkdir(parents=True, exist_ok=True)
-    with _exclusive(work / "lock"):
+    with exclusive(work / "lock"):
         outcomes = _Build(plan.Places(root.resolve(), work.resolve())).run(skip=bool(skip), cuda=cuda)
         for outcome in outcomes:
             _place(work / outcome.file, destination / outcome.file, present=outcome.built)
@@ -153,11 +153,14 @@ class _Build:
         return Outcome(name, file, failure is None, failure or "")
 
     def _generate(self, name: str, text: str) -> None:
-        """Writes a generated header unless it is already so: an unchanged file compiles nothing again."""
-        path = self.places.generated / name
-        if not path.exists() or path.read_text(encoding="utf-8") != text:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(text, encoding="utf-8")
+        write_if_changed(self.places.generated / name, text)
+
+
+def write_if_changed(path: Path, text: str) -> None:
+    """Writes a generated file unless it is already so: an unchanged header compiles nothing again."""
+    if not path.exists() or path.read_text(encoding="utf-8") != text:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
 
 
 def _find_torch_or_say() -> TorchInstall:
@@ -168,7 +171,7 @@ def _find_torch_or_say() -> TorchInstall:
 
 
 @contextmanager
-def _exclusive(lock: Path) -> Iterator[None]:
+def exclusive(lock: Path) -> Iterator[None]:
     """Waits until no other build uses the folder."""
     with open(lock, "w", encoding="utf-8") as handle:
         fcntl.flock(handle, fcntl.LOCK_EX)

@@ -14,11 +14,11 @@ from pathlib import Path
 
 from .ninja_file import Step
 from .toolchain import (
-    DEFAULT_CUDA_ARCHITECTURES,
     CannotBuildError,
     CudaCompiler,
     CxxCompiler,
     cuda_architecture_flags,
+    default_cuda_architectures,
 )
 from .torch_finder import TorchInstall
 
@@ -83,6 +83,11 @@ class Places:
         """Folder of the generated headers."""
         return self.work / "generated"
 
+    @property
+    def common_sources(self) -> list[Path]:
+        """What is compiled into each library of operators."""
+        return sorted(self.csrc.glob("common/*.cpp"))
+
 
 def cpu_sources(places: Places) -> list[tuple[Path, tuple[str, ...]]]:
     """The sources of ``_C.so`` in link order, each with the flags of its instruction set.
@@ -102,20 +107,19 @@ def cpu_sources(places: Places) -> list[tuple[Path, tuple[str, ...]]]:
     operators = places.csrc / "ops.cpp"
     if not operators.exists():
         raise CannotBuildError("csrc/ops.cpp is missing")
-    sources = [(source, ()) for source in [operators, *plain]]
+    sources = [(source, ()) for source in [operators, *places.common_sources, *plain]]
     sources += [(by_isa[isa], isa_options) for isa, isa_options in flags.items() if isa in by_isa]
     return sources
 
 
+def operator_flags(places: Places, torch: TorchInstall) -> list[str]:
+    """What the host compiler is given for sources that use torch's stable ABI."""
+    return [*CXX_FLAGS, f"-I{places.csrc}", f"-I{places.generated}", f"-isystem{torch.include_dir}"]
+
+
 def cpu_steps(places: Places, torch: TorchInstall, cxx: CxxCompiler) -> list[Step]:
     """How ``_C.so`` is made."""
-    base = [
-        *cxx.command,
-        *CXX_FLAGS,
-        f"-I{places.csrc}",
-        f"-I{places.generated}",
-        f"-isystem{torch.include_dir}",
-    ]
+    base = [*cxx.command, *operator_flags(places, torch)]
     steps = []
     for source, isa_options in cpu_sources(places):
         output = places.work / "cpu" / f"{source.stem}.o"
@@ -126,9 +130,9 @@ def cpu_steps(places: Places, torch: TorchInstall, cxx: CxxCompiler) -> list[Ste
     return steps
 
 
-def cuda_architectures() -> str:
+def cuda_architectures(nvcc: CudaCompiler) -> str:
     """The compute capabilities compiled for, in the form of ``TORCH_CUDA_ARCH_LIST``."""
-    return os.environ.get("TORCH_CUDA_ARCH_LIST") or DEFAULT_CUDA_ARCHITECTURES
+    return os.environ.get("TORCH_CUDA_ARCH_LIST") or default_cuda_architectures(nvcc)
 
 
 def _host_compiler(cxx: CxxCompiler) -> str:
@@ -136,8 +140,8 @@ def _host_compiler(cxx: CxxCompiler) -> str:
     return next((word for word in cxx.command if Path(word).name not in ("ccache", "sccache")), cxx.command[0])
 
 
-def cuda_steps(places: Places, torch: TorchInstall, cxx: CxxCompiler, nvcc: CudaCompiler) -> list[Step]:
-    """How ``_C_cuda.so`` is made.
+def _kernel_steps(places: Places, cxx: CxxCompiler, nvcc: CudaCompiler) -> list[Step]:
+    """How nvcc compiles the kernels, which hold no torch.
 
     Raises:
         CannotBuildError: there are no CUDA sources, or ``TORCH_CUDA_ARCH_LIST`` cannot be read.
@@ -145,23 +149,30 @@ def cuda_steps(places: Places, torch: TorchInstall, cxx: CxxCompiler, nvcc: Cuda
     sources = sorted(places.csrc.glob("cuda/*.cu"))
     if not sources:
         raise CannotBuildError("csrc/cuda holds no CUDA sources")
-    base = [
+    command = [
         str(nvcc.nvcc),
         f"-ccbin={_host_compiler(cxx)}",
-        "-std=c++20",
-        "-O3",
-        "-DNDEBUG",
-        "-DUSE_CUDA",
-        f"-DTORCH_TARGET_VERSION={TORCH_TARGET_VERSION}",
-        "--expt-relaxed-constexpr",
-        "--extended-lambda",
+        *("-std=c++20", "-O3", "-DNDEBUG", "--expt-relaxed-constexpr"),
         "-Xcompiler=-fPIC,-fvisibility=hidden,-fvisibility-inlines-hidden,-Wall",
-        *cuda_architecture_flags(cuda_architectures()),
+        "-Xptxas=-warn-spills",  # tests/build/test_cuda_kernels.py asserts that there are none
+        *cuda_architecture_flags(cuda_architectures(nvcc)),
         f"-I{places.csrc}",
-        f"-I{places.generated}",
-        f"-isystem={torch.include_dir}",
     ]
-    steps = [Step("compile", places.work / "cuda" / f"{source.stem}.o", [source], base) for source in sources]
+    return [Step("compile", places.work / "cuda" / f"{source.stem}.cu.o", [source], command) for source in sources]
+
+
+def cuda_steps(places: Places, torch: TorchInstall, cxx: CxxCompiler, nvcc: CudaCompiler) -> list[Step]:
+    """How ``_C_cuda.so`` is made: kernels by nvcc, the operators around them by the host's compiler.
+
+    Raises:
+        CannotBuildError: there are no CUDA sources, or ``TORCH_CUDA_ARCH_LIST`` cannot be read.
+    """
+    steps = _kernel_steps(places, cxx, nvcc)
+    include = [f"-isystem{folder}" for folder in nvcc.include_dirs]
+    # USE_CUDA: torch's header declares the functions of CUDA streams only where it is set.
+    command = [*cxx.command, *operator_flags(places, torch), "-DUSE_CUDA", *include]
+    for source in [*places.common_sources, *sorted(places.csrc.glob("cuda/*.cpp"))]:
+        steps.append(Step("compile", places.work / "cuda" / f"{source.stem}.o", [source], command))
     objects = [step.output for step in steps]
     # The CUDA runtime is torch's own (the same library name), already loaded when torch is imported.
     libraries = [
@@ -223,7 +234,7 @@ def build_config_header(torch: TorchInstall, cxx: CxxCompiler, nvcc: CudaCompile
         "RRSIS_TORCH_TARGET_VERSION": TORCH_TARGET_VERSION,
         "RRSIS_CUDA_REASON": cuda_reason,
         "RRSIS_CUDA_COMPILER": f"nvcc {nvcc.version}" if nvcc and not cuda_reason else "",
-        "RRSIS_CUDA_ARCHITECTURES": cuda_architectures() if nvcc and not cuda_reason else "",
+        "RRSIS_CUDA_ARCHITECTURES": cuda_architectures(nvcc) if nvcc and not cuda_reason else "",
     }
     lines = ["// Generated by the build.", "#pragma once"]
     for name, value in entries.items():

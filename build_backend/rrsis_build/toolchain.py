@@ -14,7 +14,8 @@ from pathlib import Path
 
 from .torch_finder import TorchInstall, parse_version
 
-DEFAULT_CUDA_ARCHITECTURES = "8.0;9.0a;10.0+PTX"
+MINIMUM_NVCC = (12, 0)
+"""The first that compiles C++20 and knows sm_90a."""
 
 
 class CannotBuildError(Exception):
@@ -47,6 +48,11 @@ class CudaCompiler:
     nvcc: Path
     home: Path
     version: str
+
+    @property
+    def include_dirs(self) -> list[Path]:
+        """Folders of the toolkit's headers."""
+        return [folder for folder in header_folders(self.home) if (folder / "cuda_runtime.h").exists()]
 
     @property
     def library_dirs(self) -> list[Path]:
@@ -110,13 +116,9 @@ def find_nvcc() -> CudaCompiler:
     """The CUDA compiler: of ``CUDA_HOME`` or ``CUDA_PATH``, on PATH, or in /usr/local/cuda.
 
     Raises:
-        CannotBuildError: there is none, or it does not run.
+        CannotBuildError: there is none, it does not run, or it is too old.
     """
-    homes = [Path(os.environ[name]) for name in ("CUDA_HOME", "CUDA_PATH") if os.environ.get(name)]
-    if not homes:
-        if on_path := shutil.which("nvcc"):
-            homes.append(Path(on_path).resolve().parent.parent)
-        homes.append(Path("/usr/local/cuda"))
+    homes = cuda_homes()
     home = next((home for home in homes if _is_toolkit(home)), None)
     if home is None:
         raise CannotBuildError(f"nvcc and its headers not found (looked in {', '.join(str(home) for home in homes)})")
@@ -128,13 +130,31 @@ def find_nvcc() -> CudaCompiler:
     match = re.search(r"release (\d+\.\d+)", result.stdout)
     if match is None:
         raise CannotBuildError(f"nvcc does not tell its version (exit code {result.returncode})")
+    if parse_version(match[1]) < MINIMUM_NVCC:
+        due = ".".join(map(str, MINIMUM_NVCC))
+        raise CannotBuildError(f"nvcc {match[1]} ({nvcc}) is too old: the kernels need {due} or later")
     return CudaCompiler(nvcc, home, match[1])
+
+
+def cuda_homes() -> list[Path]:
+    """Folders that may hold a CUDA toolkit, in the order in which they are asked."""
+    homes = [Path(os.environ[name]) for name in ("CUDA_HOME", "CUDA_PATH") if os.environ.get(name)]
+    if not homes:
+        if on_path := shutil.which("nvcc"):
+            homes.append(Path(on_path).resolve().parent.parent)
+        homes.append(Path("/usr/local/cuda"))
+    return homes
+
+
+def header_folders(home: Path) -> list[Path]:
+    """Where a CUDA toolkit keeps its headers."""
+    return [home / "include", *sorted(home.glob("targets/*/include"))]
 
 
 def _is_toolkit(home: Path) -> bool:
     """Whether a folder holds a CUDA toolkit: a program named nvcc alone may be a script that starts one elsewhere."""
-    headers = [home / "include", *home.glob("targets/*/include")]
-    return (home / "bin" / "nvcc").is_file() and any((folder / "cuda_runtime.h").exists() for folder in headers)
+    headers = any((folder / "cuda_runtime.h").exists() for folder in header_folders(home))
+    return headers and (home / "bin" / "nvcc").is_file()
 
 
 def require_matching_cuda(nvcc: CudaCompiler, torch: TorchInstall) -> None:
@@ -155,6 +175,12 @@ def require_matching_cuda(nvcc: CudaCompiler, torch: TorchInstall) -> None:
         raise CannotBuildError(f"torch {torch.version} has no libtorch_cuda.so")
 
 
+def default_cuda_architectures(nvcc: CudaCompiler) -> str:
+    """What is compiled for where nothing else is asked: Ampere, Hopper, Blackwell, and PTX for whatever comes later."""
+    blackwell = parse_version(nvcc.version) >= (12, 8)
+    return "8.0;9.0a;10.0+PTX" if blackwell else "8.0;9.0a;9.0+PTX"
+
+
 def cuda_architecture_flags(architectures: str) -> list[str]:
     """The ``-gencode`` flags for a list such as ``8.0;9.0a;10.0+PTX`` (the form of ``TORCH_CUDA_ARCH_LIST``).
 
@@ -170,7 +196,7 @@ def cuda_architecture_flags(architectures: str) -> list[str]:
         match = re.fullmatch(r"(\d+)\.(\d)([af]?)(\+PTX)?", entry)
         if match is None:
             raise CannotBuildError(
-                f"TORCH_CUDA_ARCH_LIST: expected capabilities such as {DEFAULT_CUDA_ARCHITECTURES!r}, got {entry!r}"
+                f"TORCH_CUDA_ARCH_LIST: expected capabilities such as '8.0;9.0a;10.0+PTX', got {entry!r}"
             )
         number = f"{match[1]}{match[2]}{match[3]}"
         flags.append(f"-gencode=arch=compute_{number},code=sm_{number}")

@@ -17,14 +17,14 @@ struct Inputs {
       : pixels(pixels_), keys(keys_), values(values_), key_bias(key_bias_), token_mask(token_mask_), pixel_mask(pixel_mask_),
         dtype(pixels_.scalar_type()), statistics(statistics_dtype(pixels_)) {
     dtype_code(pixels_, "pixels");
-    check_cpu(pixels_, "pixels", 3);
-    check_cpu(keys_, "keys", 4);
+    check_rank(pixels_, "pixels", 3);
+    check_rank(keys_, "keys", 4);
     B = pixels_.size(0), N = pixels_.size(1), C = pixels_.size(2), H = keys_.size(1), L = keys_.size(2), D = 0;
     check_sizes(keys_, "keys", {B, H, L, C});
     check_dtype(keys_, "keys", dtype);
     STD_TORCH_CHECK(values.has() || !paint, "values are due when painting");
     if (values.has()) {
-      check_cpu(*values_, "values", 4);
+      check_rank(*values_, "values", 4);
       D = values_->size(3);
       check_sizes(*values_, "values", {B, H, L, D});
       check_dtype(*values_, "values", dtype);

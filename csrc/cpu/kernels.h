@@ -6,21 +6,9 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "../common/views.h"
+
 namespace rrsis_kernels {
-
-enum DType : int { kFloat32 = 0, kFloat64 = 1, kBFloat16 = 2, kFloat16 = 3, kUInt8 = 4 };
-
-// A (B, H, L, C) tensor with a contiguous last dimension; strides count elements. A null pointer reads as zeros.
-struct TokenView {
-  const void* data;
-  int64_t batch, head, row;
-};
-
-// A (B, N, C) or (B, N) tensor; `row` is unused when the second dimension is the contiguous one.
-struct RowView {
-  const void* data;
-  int64_t batch, row;
-};
 
 constexpr int64_t kMostChunks = 32;
 

@@ -47,8 +47,8 @@ struct Inputs {
 
   MaskStatisticsArgs args(double joint_scale) const {
     const Tensor &t = target.get(), &m = mask.get();
-    check_cpu(t, "target_logits", 3);
-    check_cpu(m, "mask", 3);
+    check_rank(t, "target_logits", 3);
+    check_rank(m, "mask", 3);
     MaskStatisticsArgs a{};
     a.B = t.size(0), a.h = t.size(1), a.w = t.size(2), a.Hm = m.size(1), a.Wm = m.size(2);
     check_sizes(background.get(), "background_logits", {a.B, a.h, a.w});

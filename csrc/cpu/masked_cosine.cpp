@@ -12,7 +12,7 @@ constexpr int64_t kChunkRows = 256;
 
 MaskedCosineArgs arguments(const Held& prediction, const Held& target, const Held& mask) {
   const Tensor &x = prediction.get(), &y = target.get(), &m = mask.get();
-  check_cpu(x, "prediction", 3);
+  check_rank(x, "prediction", 3);
   MaskedCosineArgs a{};
   a.B = x.size(0), a.N = x.size(1), a.C = x.size(2);
   a.chunks = std::max<int64_t>(1, a.N / kChunkRows);

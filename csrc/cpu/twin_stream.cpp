@@ -17,8 +17,8 @@ struct Inputs {
       : pixels(pixels_), target(target_), background(background_), gate(gate_), pixel_mask(pixel_mask_),
         dtype(pixels_.scalar_type()), statistics(statistics_dtype(pixels_)) {
     dtype_code(pixels_, "pixels");
-    check_cpu(pixels_, "pixels", 3);
-    check_cpu(target_, "target_queries", 4);
+    check_rank(pixels_, "pixels", 3);
+    check_rank(target_, "target_queries", 4);
     B = pixels_.size(0), N = pixels_.size(1), C = pixels_.size(2), H = target_.size(1), K = target_.size(2);
     check_sizes(target_, "target_queries", {B, H, K, C});
     check_sizes(background_, "background_queries", {B, H, K, C});

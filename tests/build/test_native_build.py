@@ -1,4 +1,5 @@
 import ctypes
+import dataclasses
 import importlib.util
 import json
 import platform
@@ -7,6 +8,7 @@ import sys
 
 import pytest
 import torch
+from fake_tools import toolkit
 from rrsis_build import native, plan
 from rrsis_build.toolchain import CannotBuildError
 
@@ -102,6 +104,22 @@ def test_a_required_cuda_extension_that_cannot_be_built_is_an_error(project, mon
     monkeypatch.setenv("RRSIS_BUILD_CUDA", "1")
     with pytest.raises(CannotBuildError, match="_C_cuda.so could not be built and RRSIS_BUILD_CUDA=1"):
         build(project)
+
+
+@needs_compiler
+def test_an_nvcc_that_is_too_old_leaves_everything_else(project, tmp_path, monkeypatch, capsys):
+    toolkit(tmp_path / "cuda", "11.8")
+    monkeypatch.setenv("CUDA_HOME", str(tmp_path / "cuda"))
+    monkeypatch.delenv("RRSIS_BUILD_CUDA")
+    torch_with_cuda = dataclasses.replace(native.find_torch(), cuda="11.8")
+    monkeypatch.setattr(native, "find_torch", lambda: torch_with_cuda)
+    outcomes = build(project)
+    assert outcomes["_C"].built
+    assert outcomes["_build_info"].built
+    reason = status(project / "out")["_C_cuda"]["reason"]
+    assert "nvcc 11.8" in reason
+    assert "is too old: the kernels need 12.0 or later" in reason
+    assert f"rrsis: _C_cuda.so: {reason}" in capsys.readouterr().err, "the build's log says it"
 
 
 def test_skipping_removes_what_was_there(project, monkeypatch):

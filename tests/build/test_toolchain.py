@@ -1,18 +1,10 @@
 import shutil
-import stat
-from pathlib import Path
 
 import pytest
+from fake_tools import script, toolkit
 from rrsis_build import plan, toolchain
 from rrsis_build.toolchain import CannotBuildError, CudaCompiler
 from rrsis_build.torch_finder import TorchInstall
-
-
-def script(path: Path, body: str) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(f"#!/bin/sh\n{body}\n")
-    path.chmod(path.stat().st_mode | stat.S_IXUSR)
-    return path
 
 
 def test_a_missing_compiler_is_named(monkeypatch):
@@ -33,19 +25,32 @@ def test_cxx_may_carry_arguments(monkeypatch):
     assert toolchain.find_cxx().command == (compiler, "-O1")
 
 
-def toolkit(home: Path) -> Path:
-    """A CUDA toolkit of which nothing but its version works; its nvcc."""
-    for name in ("include/cuda_runtime.h", "lib64/libcudart.so"):
-        (home / name).parent.mkdir(parents=True)
-        (home / name).touch()
-    return script(home / "bin" / "nvcc", "echo 'Cuda compilation tools, release 13.1, V13.1.5'")
-
-
 def test_nvcc_is_found_and_asked_for_its_version(tmp_path, monkeypatch):
     toolkit(tmp_path)
     monkeypatch.setenv("CUDA_HOME", str(tmp_path))
     nvcc = toolchain.find_nvcc()
     assert (nvcc.version, nvcc.home, nvcc.library_dirs) == ("13.1", tmp_path, [tmp_path / "lib64"])
+    assert nvcc.include_dirs == [tmp_path / "include"]
+
+
+@pytest.mark.parametrize(("version", "old"), [("11.8", True), ("12.0", False)])
+def test_an_nvcc_that_is_too_old_is_named(tmp_path, monkeypatch, version, old):
+    toolkit(tmp_path, version)
+    monkeypatch.setenv("CUDA_HOME", str(tmp_path))
+    if old:
+        with pytest.raises(CannotBuildError, match=r"nvcc 11\.8 \(.*\) is too old: the kernels need 12\.0 or later"):
+            toolchain.find_nvcc()
+    else:
+        assert toolchain.find_nvcc().version == version
+
+
+@pytest.mark.parametrize(("nvcc", "newest"), [("12.6", "9.0"), ("12.8", "10.0"), ("13.0", "10.0")])
+def test_default_architectures_are_those_that_nvcc_knows(tmp_path, monkeypatch, nvcc, newest):
+    compiler = CudaCompiler(tmp_path / "nvcc", tmp_path, nvcc)
+    monkeypatch.delenv("TORCH_CUDA_ARCH_LIST", raising=False)
+    assert plan.cuda_architectures(compiler) == f"8.0;9.0a;{newest}+PTX"
+    monkeypatch.setenv("TORCH_CUDA_ARCH_LIST", "7.5")
+    assert plan.cuda_architectures(compiler) == "7.5"
 
 
 def test_a_script_that_starts_nvcc_is_no_toolkit(tmp_path, monkeypatch):

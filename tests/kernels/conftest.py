@@ -1,11 +1,14 @@
 """Fixtures of the kernel tests: every way the operators can run here, and output buffers that start as NaN."""
 
 import contextlib
+import ctypes
+import os
 
 import pytest
 from kernel_cases import (
     AUTOMATIC,
     CAPABILITIES,
+    GPU_BACKENDS,
     KERNELS,
     REFERENCE,
     on_device_of,
@@ -15,7 +18,16 @@ from kernel_cases import (
     why_not,
 )
 
-from rrsis_kernels import use_backend
+from rrsis_kernels import library, use_backend
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _schedule():
+    """The order in which emulated CUDA threads run: RRSIS_CUDA_EMULATION_SCHEDULE, set by tests/cuda_emulation."""
+    emulation = library.extension_status().get("emulation")
+    if emulation is not None and emulation.loaded:
+        seed = int(os.environ.get("RRSIS_CUDA_EMULATION_SCHEDULE", "0"))
+        ctypes.CDLL(emulation.path).rrsis_cuda_emulation_schedule(ctypes.c_uint64(seed))
 
 
 @pytest.fixture(autouse=True)
@@ -35,8 +47,8 @@ def _use(name):
         set_capability(CAPABILITIES.index(capability))
     try:
         with contextlib.ExitStack() as stack:
+            stack.enter_context(on_device_of(name))
             if backend == "triton":
-                stack.enter_context(on_device_of(name))
                 stack.enter_context(poisoned_empty())
             stack.enter_context(use_backend(backend))
             yield name
@@ -57,7 +69,7 @@ def implementation(request):
     yield from _use(request.param)
 
 
-@pytest.fixture(params=(REFERENCE, "cpu", "triton"))
+@pytest.fixture(params=(REFERENCE, "cpu", *GPU_BACKENDS))
 def backend(request):
     """The reference and each backend as it chooses itself, forced; for what does not depend on arithmetic."""
     yield from _use(request.param)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import dataclasses
+import os
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 from unittest import mock
@@ -14,13 +15,15 @@ import torch
 from torch import Tensor
 
 import rrsis_kernels
-from rrsis_kernels import backends, library, triton, use_backend
+from rrsis_kernels import backends, dispatch, library, triton, use_backend
 
 REFERENCE = "reference"
 CAPABILITIES = ("baseline", "avx2", "avx512", "avx512bf16")
 AUTOMATIC = -1
 M_PERTURB = -6  # malloc.h
-KERNELS = (*(f"cpu-{capability}" for capability in CAPABILITIES), "triton")
+GPU_BACKENDS = ("triton", "cuda")
+"""Backends for GPUs, which compute in fp32; on the CPU they are interpreted or emulated."""
+KERNELS = (*(f"cpu-{capability}" for capability in CAPABILITIES), *GPU_BACKENDS)
 PRODUCTS = ("bidirectional_spatial_correlation", "twin_stream_attention")
 """Operators that multiply matrices."""
 DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
@@ -32,6 +35,16 @@ def set_capability(capability: int) -> bool:
     return torch.ops.rrsis_kernels.set_cpu_capability(capability) == capability or capability == AUTOMATIC
 
 
+def on_the_host(name: str) -> bool:
+    """Whether a backend for GPUs runs on CPU tensors in this process, slowly."""
+    if name == "triton":
+        return triton.INTERPRETED
+    return name == "cuda" and library.EMULATION_VARIABLE in os.environ
+
+
+ON_THE_HOST = any(map(on_the_host, GPU_BACKENDS))
+
+
 def why_not(name: str) -> str | None:
     """Why an implementation such as "cpu-avx2" cannot run here; None if it can."""
     if name == REFERENCE:
@@ -40,6 +53,13 @@ def why_not(name: str) -> str | None:
         if triton.INTERPRETED or (triton.INSTALLED and torch.cuda.is_available()):
             return None
         return "Triton needs a GPU here; tests/triton runs these tests in Triton's interpreter"
+    if name == "cuda":
+        status = library.extension_status()["emulation" if on_the_host(name) else "_C_cuda"]
+        if not status.loaded:
+            return status.reason
+        if on_the_host(name) or torch.cuda.is_available():
+            return None
+        return "the CUDA kernels need a GPU here; tests/cuda_emulation runs these tests on the CPU"
     status = library.extension_status()["_C"]
     if not status.loaded:
         return status.reason
@@ -68,9 +88,9 @@ class Place:
 
 @contextlib.contextmanager
 def on_device_of(name: str) -> Iterator[None]:
-    """Runs a test where an implementation runs: on the GPU for Triton, unless it is interpreted."""
+    """Runs a test where an implementation runs: on the GPU for its backends, unless they run on the CPU instead."""
     before = Place.device_type
-    Place.device_type = "cuda" if name == "triton" and not triton.INTERPRETED else "cpu"
+    Place.device_type = "cuda" if name in GPU_BACKENDS and not on_the_host(name) else "cpu"
     try:
         with torch.device(Place.device_type) if Place.device_type != before else contextlib.nullcontext():
             yield
@@ -99,22 +119,23 @@ def poisoned_empty() -> Iterator[None]:
 
 def finest_dtype() -> torch.dtype:
     """The most precise dtype of the forced backend."""
-    return torch.float32 if backends.forced_backend() == "triton" else torch.float64
+    return torch.float32 if backends.forced_backend() in GPU_BACKENDS else torch.float64
 
 
 def many(count: int) -> int:
-    """A large number of pixels or rows; a quarter of it where kernels are interpreted, which is slow."""
-    return count // 4 if triton.INTERPRETED else count
+    """A large number of pixels or rows; a quarter of it where kernels for GPUs run on the CPU, which is slow."""
+    return count // 4 if ON_THE_HOST else count
 
 
-def skip_unless_supported(op: str, dtype: torch.dtype) -> None:
-    """Skips the test where the forced Triton kernels have no such dtype, or its interpreter computes it wrongly."""
-    if backends.forced_backend() != "triton" or why_not("triton"):
+def skip_unless_supported(op: str, dtype: torch.dtype, shapes: dict[str, int] | None = None) -> None:
+    """Skips the test where the forced GPU backend does not take such a call, or Triton's interpreter is wrong."""
+    forced = backends.forced_backend()
+    if forced not in GPU_BACKENDS or why_not(forced):
         return
-    support = backends.can_run(op, "triton", Place.device_type, dtype)
+    support = backends.can_run(op, forced, Place.device_type, dtype, shapes)
     if not support.ok:
         pytest.skip(support.reason)
-    if triton.INTERPRETED and dtype == torch.bfloat16 and op in PRODUCTS:
+    if forced == "triton" and triton.INTERPRETED and dtype == torch.bfloat16 and op in PRODUCTS:
         pytest.skip("Triton's interpreter multiplies the bit patterns of bfloat16")
 
 
@@ -165,11 +186,20 @@ class Case:
         changed = {name: other(tensor) for name, tensor in changed.items()}
         return dataclasses.replace(self, tensors=self.tensors | changed)
 
+    def sizes(self) -> dict[str, int]:
+        """Sizes by letter, of the arguments that have the rank they should."""
+        sizes: dict[str, int] = {}
+        for name, layout in dispatch.LAYOUTS[self.op].items():
+            letters, tensor = layout.split(), self.tensors[name]
+            if isinstance(tensor, Tensor) and tensor.dim() == len(letters):
+                sizes |= zip(letters, tensor.shape, strict=True)
+        return sizes
+
     def __call__(self) -> dict[str, Tensor]:
         """Calls the public function; outputs by name, without those that are None."""
         first = next(iter(self.tensors.values()))
         if isinstance(first, Tensor):
-            skip_unless_supported(self.op, first.dtype)
+            skip_unless_supported(self.op, first.dtype, self.sizes())
         result = getattr(rrsis_kernels, self.op)(**self.here().tensors, **self.options)
         outputs = {"loss": result} if isinstance(result, Tensor) else result._asdict()
         return {name: output for name, output in outputs.items() if output is not None}

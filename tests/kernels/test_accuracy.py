@@ -10,6 +10,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from kernel_cases import (
     DTYPES,
+    GPU_BACKENDS,
     OPS,
     PRODUCTS,
     Case,
@@ -176,9 +177,10 @@ def _strided(draw, tensor):
 
 def _dtypes(op):
     """What the kernels take, and where they are interpreted, compute rightly."""
-    if backends.forced_backend() != "triton":
+    forced = backends.forced_backend()
+    if forced not in GPU_BACKENDS:
         return DTYPES
-    interpreted_product = triton.INTERPRETED and op in PRODUCTS
+    interpreted_product = forced == "triton" and triton.INTERPRETED and op in PRODUCTS
     return (torch.float32, torch.float16) if interpreted_product else (torch.float32, torch.bfloat16, torch.float16)
 
 
@@ -211,7 +213,7 @@ def _cases(draw, op):
         case = mask_statistics_case(logits, extent, dtype, mask=mask, valid=draw(st.booleans()), **options)
     else:  # with one channel the loss is constant, its gradient nothing but rounding
         case = cosine_case((batch, pixels, channels + 1), dtype, **options)
-    assume(backends.forced_backend() != "triton" or not _pools_one_pixel(case))
+    assume(backends.forced_backend() not in GPU_BACKENDS or not _pools_one_pixel(case))
     tensors = {name: _strided(draw, tensor) for name, tensor in case.tensors.items()}
     return Case(case.op, tensors, case.differentiable, case.options)
 

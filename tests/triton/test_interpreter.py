@@ -3,17 +3,11 @@
 Triton decides when a kernel is defined whether it will be interpreted, so TRITON_INTERPRET=1 cannot be set in here.
 """
 
-import os
-import re
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
+from other_process import assert_passes
 
 from rrsis_kernels import triton
 
-TESTS = Path(__file__).parent.parent
 SUITES = {
     "accuracy": ["kernels/test_accuracy.py", "-k", "triton"],
     "semantics": ["kernels/test_semantics.py", "-k", "triton"],
@@ -24,18 +18,8 @@ SUITES = {
 }
 
 
-def run_pytest(arguments, **variables):
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", *arguments]
-    environment = {**os.environ, "TRITON_INTERPRET": "1", **variables}
-    return subprocess.run(command, cwd=TESTS, env=environment, capture_output=True, text=True, timeout=900)
-
-
 @pytest.mark.slow
 @pytest.mark.skipif(not triton.INSTALLED, reason="triton is not installed")
 @pytest.mark.parametrize("suite", SUITES)
 def test_interpreted(suite):
-    done = run_pytest(SUITES[suite])
-    assert done.returncode == 0, done.stdout[-20_000:] + done.stderr[-2_000:]
-    passed = re.search(r"(\d+) passed", done.stdout)
-    assert passed, f"nothing ran:\n{done.stdout[-4000:]}"
-    print(done.stdout.splitlines()[-1])
+    assert_passes(SUITES[suite], TRITON_INTERPRET="1")

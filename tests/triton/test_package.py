@@ -6,7 +6,7 @@ import sys
 import pytest
 import torch
 
-from rrsis_kernels import backends, dispatch, info, triton, use_backend
+from rrsis_kernels import backends, dispatch, info, library, triton, use_backend
 
 ABLE = [op for op in backends.OPS if op in triton.KERNELS]
 pytestmark = pytest.mark.skipif(triton.INTERPRETED, reason="kernels are interpreted in this process")
@@ -56,7 +56,7 @@ def test_predicate():
 
 @pytest.mark.skipif(not triton.INSTALLED, reason="triton is not installed")
 def test_every_operator_with_kernels_has_an_entry_for_cuda():
-    for name, (op, _) in dispatch.OPERATORS.items():
+    for name, (op, _) in library.OPERATORS.items():
         registered = torch._C._dispatch_has_kernel_for_dispatch_key(f"rrsis_kernels::{name}", "CUDA")
         assert registered or op not in triton.KERNELS
 
@@ -106,3 +106,5 @@ def test_no_kernel_at_a_key(able):
     able()
     with pytest.raises(RuntimeError, match=r"\(cuda: unable; triton: unable\)"):
         dispatch.select("op", BOTH, "cuda", torch.float32)
+    with pytest.raises(RuntimeError, match=r"op: no kernel can run on cuda \(cuda: unable; triton: unable\)"):
+        dispatch.select("op", (), "cuda", torch.float32)

@@ -1,0 +1,14 @@
+#include "runtime.h"
+
+namespace rrsis_kernels {
+
+Tensor empty(std::initializer_list<int64_t> sizes, ScalarType dtype, const Tensor& like) {
+  int32_t device_type = 0, device_index = 0;
+  TORCH_ERROR_CODE_CHECK(aoti_torch_get_device_type(like.get(), &device_type));
+  TORCH_ERROR_CODE_CHECK(aoti_torch_get_device_index(like.get(), &device_index));
+  return empty_on(device_type, device_index, sizes, dtype);
+}
+
+Tensor workspace(int64_t bytes, const Tensor& like) { return empty({bytes}, ScalarType::Byte, like); }
+
+}  // namespace rrsis_kernels

@@ -1,0 +1,27 @@
+// The emulated library: schemas of its own namespace, the host's versions of csrc/cuda/device.cpp, and the choice of a schedule.
+#include <cstdint>
+
+#include "cuda/runtime.h"
+
+namespace rk::emulation {
+void set_schedule(uint64_t seed);
+}
+
+namespace rrsis_kernels {
+
+void check_device(const Tensor& t, const char* name) { STD_TORCH_CHECK(t.is_cpu(), name, " is not on the CPU, where CUDA is emulated"); }
+
+OnDevice::OnDevice(const Tensor&) {}
+
+// An emulated launch throws by itself when a kernel does wrong; what is left is what a launcher found.
+void check_launch(cudaError_t error, const char* op) { STD_TORCH_CHECK(error == cudaSuccess, "rrsis_kernels.", op, ": error ", int(error)); }
+
+}  // namespace rrsis_kernels
+
+STABLE_TORCH_LIBRARY(rrsis_kernels_emulated, m) {
+#include "schemas.inc"
+}
+
+extern "C" __attribute__((visibility("default"))) void rrsis_cuda_emulation_schedule(uint64_t seed) {
+  rk::emulation::set_schedule(seed);
+}
