@@ -405,16 +405,16 @@ cudaError_t launch_add_corners(const Problem& p, const float* corners, void* gra
 
 }  // namespace
 
-size_t mask_statistics_forward_workspace(const MaskStatisticsInputs& in) {
+size_t twin_mask_statistics_forward_workspace(const MaskStatisticsInputs& in) {
   return sizeof(float) * in.B * kSums * problem_of(in).strips();
 }
 
-size_t mask_statistics_backward_workspace(const MaskStatisticsInputs& in) {
+size_t twin_mask_statistics_backward_workspace(const MaskStatisticsInputs& in) {
   const Problem p = problem_of(in);
   return sizeof(float) * in.B * p.strips() * 2 * p.most_rows * p.most_columns;
 }
 
-cudaError_t mask_statistics_forward(const MaskStatisticsInputs& in, void* workspace, float* sums, cudaStream_t stream) {
+cudaError_t twin_mask_statistics_forward(const MaskStatisticsInputs& in, void* workspace, float* sums, cudaStream_t stream) {
   if (is_too_large(in)) return cudaErrorInvalidValue;
   const Problem p = problem_of(in);
   float* partials = static_cast<float*>(workspace);
@@ -423,7 +423,7 @@ cudaError_t mask_statistics_forward(const MaskStatisticsInputs& in, void* worksp
   return launch_items(add_partials, in.B * kSums, kWarps, 0, stream, static_cast<const float*>(partials), sums, in.B * kSums, p.strips());
 }
 
-cudaError_t mask_statistics_backward(const MaskStatisticsInputs& in, const RowView& grad_sums, void* workspace, void* grad_target,
+cudaError_t twin_mask_statistics_backward(const MaskStatisticsInputs& in, const RowView& grad_sums, void* workspace, void* grad_target,
                                      void* grad_background, cudaStream_t stream) {
   if (is_too_large(in)) return cudaErrorInvalidValue;
   const Problem p = problem_of(in);

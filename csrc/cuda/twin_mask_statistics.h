@@ -33,14 +33,14 @@ struct MaskStatisticsInputs {
 };
 
 // Bytes of working memory that a pass needs.
-size_t mask_statistics_forward_workspace(const MaskStatisticsInputs& in);
-size_t mask_statistics_backward_workspace(const MaskStatisticsInputs& in);
+size_t twin_mask_statistics_forward_workspace(const MaskStatisticsInputs& in);
+size_t twin_mask_statistics_backward_workspace(const MaskStatisticsInputs& in);
 
 // sums: (B, 9) contiguous, in the order of `TwinMaskStatistics`.
-cudaError_t mask_statistics_forward(const MaskStatisticsInputs& in, void* workspace, float* sums, cudaStream_t stream);
+cudaError_t twin_mask_statistics_forward(const MaskStatisticsInputs& in, void* workspace, float* sums, cudaStream_t stream);
 
 // grad_sums: fp32 (B, 9), `batch` its stride. The gradients are (B, h, w) contiguous in the logits' dtype.
-cudaError_t mask_statistics_backward(const MaskStatisticsInputs& in, const RowView& grad_sums, void* workspace, void* grad_target,
+cudaError_t twin_mask_statistics_backward(const MaskStatisticsInputs& in, const RowView& grad_sums, void* workspace, void* grad_target,
                                      void* grad_background, cudaStream_t stream);
 
 }  // namespace rrsis_kernels

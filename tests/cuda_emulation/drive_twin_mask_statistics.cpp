@@ -21,10 +21,10 @@ void run_both(driver::Run& run, const Shape& s) {
   if (s.valid) in.valid = driver::rows(run, s.B, s.Hm, s.Wm, kUInt8);
   const RowView grad_sums{run.input(s.B * kMaskStatisticsSums, kFloat32), kMaskStatisticsSums, 0};
   float* sums = static_cast<float*>(run.output(s.B * kMaskStatisticsSums, kFloat32));
-  run.check(mask_statistics_forward(in, run.workspace(mask_statistics_forward_workspace(in)), sums, nullptr), "forward");
+  run.check(twin_mask_statistics_forward(in, run.workspace(twin_mask_statistics_forward_workspace(in)), sums, nullptr), "forward");
   void *grad_target = run.output(s.B * s.h * s.w, s.dtype), *grad_background = run.output(s.B * s.h * s.w, s.dtype);
-  void* workspace = run.workspace(mask_statistics_backward_workspace(in));
-  run.check(mask_statistics_backward(in, grad_sums, workspace, grad_target, grad_background, nullptr), "backward");
+  void* workspace = run.workspace(twin_mask_statistics_backward_workspace(in));
+  run.check(twin_mask_statistics_backward(in, grad_sums, workspace, grad_target, grad_background, nullptr), "backward");
 }
 
 const Shape kShapes[] = {
