@@ -33,6 +33,9 @@ class OnDevice {
   cudaStream_t stream_ = nullptr;
 };
 
+// dtype_code, for kernels that compute in fp32: throws for float64 too.
+int kernel_dtype(const Tensor& t, const char* name);
+
 // Throws unless a launch of an operator went well.
 void check_launch(cudaError_t error, const char* op);
 

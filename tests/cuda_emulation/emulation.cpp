@@ -113,10 +113,14 @@ void* scheduler_registers[5];
 void* scheduler_sanitizer = nullptr;
 char launch_begin, launch_end;  // addresses alone matter: what the sanitizer orders
 
-__attribute__((noinline)) void jump(void** registers) { __builtin_longjmp(registers, 1); }
+// For functions in which other fibers run. noipa: GCC would otherwise see which registers these functions use themselves
+// and have their callers keep values in the others, which those fibers change (-fipa-ra, part of -O2).
+#define RRSIS_SWITCHES __attribute__((noipa))
+
+RRSIS_SWITCHES void jump(void** registers) { __builtin_longjmp(registers, 1); }
 
 // Out of a fiber. The scheduler comes back through `run_fiber`.
-__attribute__((noinline)) void leave(Fiber& fiber) {
+RRSIS_SWITCHES void leave(Fiber& fiber) {
   if (__builtin_setjmp(fiber.registers) == 0) {
     sanitizer_switch(scheduler_sanitizer);
     jump(scheduler_registers);
@@ -134,7 +138,7 @@ void fiber_main() {
   }
 }
 
-__attribute__((noinline)) void start(Fiber& fiber) {
+RRSIS_SWITCHES void start(Fiber& fiber) {
   ucontext_t context;
   getcontext(&context);
   context.uc_stack = {fiber.stack.data(), 0, kStack};
@@ -144,7 +148,7 @@ __attribute__((noinline)) void start(Fiber& fiber) {
   setcontext(&context);
 }
 
-__attribute__((noinline)) void run_fiber(Fiber& fiber) {
+RRSIS_SWITCHES void run_fiber(Fiber& fiber) {
   running = &fiber;
   if (__builtin_setjmp(scheduler_registers) == 0) {
     sanitizer_switch(fiber.sanitizer);

@@ -80,6 +80,14 @@ def poison_allocations(on: bool) -> bool:
     return mallopt is not None and mallopt(M_PERTURB, 0x100 if on else 0) == 1
 
 
+def use_environment_schedule() -> None:
+    """Orders emulated CUDA threads by the seed in RRSIS_CUDA_EMULATION_SCHEDULE, set by tests/cuda_emulation."""
+    emulation = library.extension_status().get("emulation")
+    if emulation is not None and emulation.loaded:
+        seed = int(os.environ.get("RRSIS_CUDA_EMULATION_SCHEDULE", "0"))
+        ctypes.CDLL(emulation.path).rrsis_cuda_emulation_schedule(ctypes.c_uint64(seed))
+
+
 class Place:
     """Where the tensors of a test are made and run; plain attributes, which compiled functions may read."""
 
