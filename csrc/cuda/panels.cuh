@@ -150,8 +150,9 @@ __device__ __forceinline__ void multiply_fp32(float (&sums)[kTiles][4], const Pa
       }
 #pragma unroll
       for (int i = 0; i < 4; ++i) {
-#pragma unroll
-        for (int d = 0; d < 4; ++d) sums[j][i] += x[i / 2][d] * y[i % 2][d];
+        // Four at a time, for the accuracy of sums over a thousand channels.
+        const float *u = x[i / 2], *v = y[i % 2];
+        sums[j][i] += (u[0] * v[0] + u[1] * v[1]) + (u[2] * v[2] + u[3] * v[3]);
       }
     }
   }

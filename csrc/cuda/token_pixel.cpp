@@ -1,4 +1,4 @@
-// Sizes of the token-pixel kernels' working memory: functions of shape and dtype alone.
+// Sizes of the token-pixel kernels' working memory.
 #include "token_pixel.h"
 
 #include <algorithm>
@@ -7,9 +7,9 @@ namespace rrsis_kernels {
 namespace {
 
 constexpr int64_t kPoolBlocks = 264;         // two for each of an H100's multiprocessors
-constexpr size_t kWeightsBytes = 64 * 1024;  // of the paint's weights in shared memory: what leaves room for the rest on sm_80
+constexpr int64_t kWeightsBytes = 64 * 1024;  // of those at most: with more a multiprocessor would hold a single block
 
-size_t item_bytes(const TokenPixelForward& a) { return a.dtype == kFloat32 ? 4 : 2; }
+int64_t item_bytes(const TokenPixelForward& a) { return a.dtype == kFloat32 ? 4 : 2; }
 
 }  // namespace
 
@@ -26,8 +26,8 @@ int64_t pool_splits(const TokenPixelForward& a) {
 }
 
 bool paints_from_shared_memory(const TokenPixelForward& a) {
-  const size_t row = (a.packed * item_bytes(a) + 127) / 128 * 128;
-  return a.L <= 128 && kTilePixels * row <= kWeightsBytes;
+  const int64_t row = (a.packed * item_bytes(a) + 127) / 128 * 128;
+  return a.L <= 128 && kTilePixels * row <= std::min(kWeightsBytes, a.shared_limit - kScoresBytes);
 }
 
 TokenPixelWorkspace token_pixel_workspace(const TokenPixelForward& a) {

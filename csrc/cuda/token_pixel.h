@@ -19,11 +19,13 @@ namespace rrsis_kernels {
 constexpr int kTilePixels = 64;
 constexpr int kGranule = 8;
 constexpr int kMostSplits = 32;
+constexpr int64_t kScoresBytes = 88 * 1024;  // of shared memory that the scores kernel takes besides the paint's weights
 
 struct TokenPixelForward {
   int64_t B, N, C, D, H, L;  // H counts the heads of all banks
   int64_t bank_heads;
   int64_t padded, packed, tiles;  // see `derive`
+  int64_t shared_limit;            // bytes of shared memory that a block may ask the device for
   int dtype;
   bool paint, pool;
 
@@ -58,13 +60,12 @@ struct TokenPixelWorkspace {
   size_t pool_weights, paint_weights, tile_stats, split_stats, split_sums;
 };
 
-// A function of the shape and dtype alone, so that results are too.
 TokenPixelWorkspace token_pixel_workspace(const TokenPixelForward& a);
 
-// How many parts the pixels are pooled in.
+// How many parts the pixels are pooled in: a function of the shape alone, so that sums are the same on all devices.
 int64_t pool_splits(const TokenPixelForward& a);
 
-// Whether painting keeps its weights in shared memory instead of in `paint_weights`.
+// Whether painting keeps its weights in shared memory instead of in `paint_weights`. The result is the same.
 bool paints_from_shared_memory(const TokenPixelForward& a);
 
 }  // namespace rrsis_kernels

@@ -37,16 +37,16 @@ inline Visits plan_visits(const TokenPixelForward& a, bool whole) {
   return v;
 }
 
-template <class T, bool kPaint, bool kPool, bool kGate>
+template <class T, bool kPaint, bool kPool, bool kTwin>
 cudaError_t launch_forward(const TokenPixelForward& a, cudaStream_t stream) {
   const bool paints = kPaint && rrsis_kernels::paints_from_shared_memory(a);
   const Visits visits = plan_visits(a, paints);
   bool keys = rows_aligned(a.keys[0], sizeof(T));
-  if constexpr (kGate) keys = keys && rows_aligned(a.keys[1], sizeof(T));
+  if constexpr (kTwin) keys = keys && rows_aligned(a.keys[1], sizeof(T));
   const Alignment aligned{rows_aligned(a.pixels, sizeof(T)), keys, kPaint && rows_aligned(a.values, sizeof(T))};
   const unsigned tiles = static_cast<unsigned>(a.B * a.tiles);
   const dim3 grid(tiles, static_cast<unsigned>((visits.count + visits.per_block - 1) / visits.per_block));
-  cudaError_t error = launch(scores_kernel<T, kPaint, kPool, kGate>, grid, dim3(kScoresThreads), scores_shared_bytes(a, sizeof(T), paints),
+  cudaError_t error = launch(scores_kernel<T, kPaint, kPool, kTwin>, grid, dim3(kScoresThreads), scores_shared_bytes(a, sizeof(T), paints),
                              stream, a, visits, aligned, paints);
   if (error != cudaSuccess) return error;
   if constexpr (kPaint) {

@@ -68,6 +68,8 @@ struct ScoresMemory {
   float open[kTilePixels];  // 1 for a real pixel
 };
 
+static_assert(kScoresStages * kScoresStageBytes + sizeof(ScoresMemory) <= rrsis_kernels::kScoresBytes);
+
 inline size_t scores_shared_bytes(const TokenPixelForward& a, int item_bytes, bool paints) {
   const size_t columns = kPanelBytes / item_bytes, panels = (a.packed + columns - 1) / columns;
   return kScoresStages * kScoresStageBytes + sizeof(ScoresMemory) + (paints ? panels * kTilePixels * kPanelBytes : 0);
@@ -111,7 +113,7 @@ __device__ __forceinline__ float quad_reduce(float x, Operation operation) {
 }
 
 // One block's work; a lane's scores lie as `multiply` says.
-template <class T, bool kPaint, bool kPool, bool kGate>
+template <class T, bool kPaint, bool kPool, bool kTwin>
 struct ScoresTile {
   const TokenPixelForward& a;
   const Visits& visits;
@@ -125,10 +127,11 @@ struct ScoresTile {
     for (int i = threadIdx.x; i < kTilePixels; i += kScoresThreads) {
       const int64_t n = tile * kTilePixels + i;
       memory.open[i] = n < a.N && is_real(a.pixel_mask, sample, n);
-      if constexpr (kGate) {
-        const float gate = n < a.N ? load_float(a.gate.data, a.gate_dtype, sample * a.gate.batch + n) : 0.0f;
-        memory.gate[0][i] = log_sigmoid(gate);
-        memory.gate[1][i] = log_sigmoid(-gate);
+      if constexpr (kTwin) {
+        const bool gated = n < a.N && a.gate.data != nullptr;
+        const float gate = gated ? load_float(a.gate.data, a.gate_dtype, sample * a.gate.batch + n) : 0.0f;
+        memory.gate[0][i] = gated ? log_sigmoid(gate) : 0.0f;
+        memory.gate[1][i] = gated ? log_sigmoid(-gate) : 0.0f;
       }
     }
     if constexpr (kPaint) {
@@ -181,11 +184,11 @@ struct ScoresTile {
     over_heads(
         visit,
         [&](int j, int segment) {
-          const int bank = kGate && visit.head + segment >= a.bank_heads;
+          const int bank = kTwin && visit.head + segment >= a.bank_heads;
 #pragma unroll
           for (int i = 0; i < 4; ++i) {
             scores[j][i] += memory.bias[column_of(2 * j + i % 2)];
-            if constexpr (kGate) scores[j][i] += memory.gate[bank][row + i / 2 * 8];
+            if constexpr (kTwin) scores[j][i] += memory.gate[bank][row + i / 2 * 8];
           }
         },
         [](int) {});
@@ -292,7 +295,7 @@ struct ScoresTile {
 #pragma unroll
           for (int half = 0; half < 2; ++half) {
             const float total = memory.row_sum[segment][row + 8 * half], shift = shift_of(memory.row_maximum[segment][row + 8 * half]);
-            const float inverse = total > 0.0f ? 1.0f / total : 0.0f;
+            const float inverse = total == 0.0f ? 0.0f : 1.0f / total;
             float x = scores[j][2 * half], y = scores[j][2 * half + 1];
             if (!visit.measures) {
               x = exponential<T>(x + memory.closed[column] - shift);
@@ -317,7 +320,7 @@ struct ScoresTile {
     for (int half = 0; half < 2; ++half) {
       const int64_t n = tile * kTilePixels + row + 8 * half;
       const float total = memory.row_sum[segment][row + 8 * half];
-      const float lse = total > 0.0f ? memory.row_maximum[segment][row + 8 * half] + logf(total) : kLowest;
+      const float lse = total == 0.0f ? kLowest : shift_of(memory.row_maximum[segment][row + 8 * half]) + logf(total);
       if (n < a.N) a.pixel_lse[(sample * a.H + head) * a.N + n] = lse;
     }
   }
@@ -327,17 +330,17 @@ struct Alignment {
   bool pixels, keys, values;
 };
 
-template <class T, bool kPaint, bool kPool, bool kGate>
+template <class T, bool kPaint, bool kPool, bool kTwin>
 __global__ void __launch_bounds__(kScoresThreads, kScoresBlocks)
     scores_kernel(const __grid_constant__ TokenPixelForward a, const __grid_constant__ Visits visits, Alignment aligned, bool paints) {
   constexpr int kDepth = kPanelColumns<T>;
   char* shared = shared_memory();
   char* behind = shared + kScoresStages * kScoresStageBytes;
   const int64_t tile = blockIdx.x % a.tiles, sample = blockIdx.x / a.tiles;
-  ScoresTile<T, kPaint, kPool, kGate> block{a, visits, *reinterpret_cast<ScoresMemory*>(behind),
+  ScoresTile<T, kPaint, kPool, kTwin> block{a, visits, *reinterpret_cast<ScoresMemory*>(behind),
                                             Panels<T>{paints ? behind + sizeof(ScoresMemory) : nullptr, kTilePixels}, sample, tile};
   block.prepare();
-  const int first = blockIdx.y * visits.per_block, chunks = static_cast<int>((a.C + kDepth - 1) / kDepth);
+  const int first = blockIdx.y * visits.per_block, chunks = a.C > 0 ? static_cast<int>((a.C + kDepth - 1) / kDepth) : 1;
   const int mine = visits.count - first < visits.per_block ? visits.count - first : visits.per_block;
   const auto pixels = [&](int stage) { return Panels<T>{shared + stage * kScoresStageBytes, kTilePixels}; };
   const auto keys = [&](int stage) { return Panels<T>{shared + stage * kScoresStageBytes + kScoresPixelBytes, kVisitTokens}; };
@@ -353,7 +356,7 @@ __global__ void __launch_bounds__(kScoresThreads, kScoresBlocks)
         load_panels<T>(keys(stage), (visit.tokens + 15) / 16 * 16, 1, a.C - c0, aligned.keys, a.keys[0].data, [&](int i) {
           const int head = visit.head + i / visits.padded, l = visit.first_token + i % visits.padded;
           if (i >= visit.tokens) return static_cast<const T*>(nullptr);
-          const bool second = kGate && head >= a.bank_heads;
+          const bool second = kTwin && head >= a.bank_heads;
           const T* key = token_row<T>(a.keys[second], a.L, sample, head - (second ? a.bank_heads : 0), l);
           return key ? key + c0 : nullptr;
         });
