@@ -89,17 +89,6 @@ def _triton_can_run(op: str, device_type: str, dtype: torch.dtype, shapes: dict[
     return Support(*triton.module(op).can_run(dtype, shapes))
 
 
-def _can_serve(
-    op: str, backend: str, device_type: str, dtype: torch.dtype, shapes: dict[str, int] | None, differentiate: bool
-) -> Support:
-    """`can_run` of a forward and, where it will be differentiated, of its backward."""
-    support = can_run(op, backend, device_type, dtype, shapes)
-    if support.ok and differentiate:
-        backward = can_run(op, backend, device_type, dtype, shapes, "backward")
-        return support if backward.ok else backward
-    return support
-
-
 def can_choose(
     op: str,
     backend: str,
@@ -108,8 +97,15 @@ def can_choose(
     shapes: dict[str, int] | None = None,
     differentiate: bool = False,
 ) -> Support:
-    """Whether `backend` may be the automatic choice: it can run and its tests have passed on such a device."""
-    support = _can_serve(op, backend, device_type, dtype, shapes, differentiate)
+    """Whether `backend` may be the automatic choice: it can run and its tests have passed on such a device.
+
+    A forward that will be differentiated and its backward take the same backend: each rounds scores in its own way, and
+    where scores are sharp a gradient is only as good as their agreement. (Forced, a backend without the backward leaves
+    that to the others.)
+    """
+    support = can_run(op, backend, device_type, dtype, shapes)
+    if support.ok and differentiate:
+        support = can_run(op, backend, device_type, dtype, shapes, "backward")
     if support.ok and backend != "reference" and backend not in VERIFIED.get(device_type, ()):
         return Support(False, f"its tests have not passed on {device_type} yet (docs/verified.md); force it to use it")
     return support
@@ -167,15 +163,12 @@ def choose(
 ) -> str:
     """The backend that a call takes.
 
-    A forward and its backward take the same one: each rounds scores in its own way, and where scores are sharp a
-    gradient is only as good as their agreement.
-
     Args:
         op: one of `OPS`.
         device_type: `tensor.device.type`.
         dtype: dtype of the features or logits.
         shapes: sizes by letter, where they are known.
-        differentiate: whether a backward will be wanted; see `will_be_differentiated`.
+        differentiate: whether a backward will be wanted; see `will_be_differentiated` and `can_choose`.
 
     Raises:
         ValueError: the environment names no backend.
@@ -189,7 +182,7 @@ def choose(
         return "reference"
     if forced not in BACKENDS:
         raise ValueError(f"{ENVIRONMENT_VARIABLE} must be one of {', '.join(BACKENDS)}, got {forced!r}")
-    support = _can_serve(op, forced, device_type, dtype, shapes, differentiate)
+    support = can_run(op, forced, device_type, dtype, shapes)
     if not support.ok:
         raise RuntimeError(f"{op}: the forced backend {forced!r} cannot run: {support.reason}")
     return forced
