@@ -70,11 +70,16 @@ def drive(program: Path, schedules: int) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
 
 
-def with_error(name: str, right: str, wrong: str, occurrence: int = 0) -> Path:
-    """A copy of a kernel file in which one occurrence of `right` is `wrong`."""
-    pieces = (KERNELS / name).read_text().split(right)
-    assert len(pieces) > occurrence + 1, f"{name} has no {right!r} number {occurrence}"
+def with_error(file: str, right: str, wrong: str, occurrence: int = 0) -> Path:
+    """A copy of the kernels' folder in which, in one file, one occurrence of `right` is `wrong`.
+
+    All of it is copied, since a header beside a source comes before that of any include path.
+    """
+    pieces = (KERNELS / file).read_text().split(right)
+    assert len(pieces) > occurrence + 1, f"{file} has no {right!r} number {occurrence}"
+    copy = Path(tempfile.mkdtemp(dir=_folder()))
+    for name in ("common", KERNELS.name):
+        shutil.copytree(KERNELS.parent / name, copy / name)
     text = right.join(pieces[: occurrence + 1]) + wrong + right.join(pieces[occurrence + 1 :])
-    copy = Path(tempfile.mkdtemp(dir=_folder())) / name
-    copy.write_text(text)
-    return copy
+    (copy / KERNELS.name / file).write_text(text)
+    return copy / KERNELS.name

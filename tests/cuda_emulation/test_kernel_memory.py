@@ -36,12 +36,18 @@ class Plant(NamedTuple):
 
     def program(self, options: tuple[str, ...] = PLAIN) -> Path:
         """The operator's driver with this error in it."""
-        kernels = [KERNELS / name for name in OPERATORS[self.op] if name != self.file]
-        return driver(self.op, [*kernels, with_error(self.file, self.right, self.wrong, self.occurrence)], options)
+        folder = with_error(self.file, self.right, self.wrong, self.occurrence)
+        return driver(self.op, [folder / name for name in OPERATORS[self.op]], options)
 
 
-OPERATORS = {"twin_mask_statistics": ("twin_mask_statistics.cu",)}
-"""By operator (which has a drive_<op>.cpp), the files of its kernels and launchers."""
+OPERATORS = {
+    "twin_mask_statistics": ("twin_mask_statistics.cu",),
+    "token_pixel": (
+        *("bidirectional_spatial_correlation.cu", "twin_stream_attention.cu"),
+        *("token_pixel_pool.cu", "token_pixel.cpp"),
+    ),
+}
+"""By operator or family of them (which has a drive_<op>.cpp), the files of its kernels and launchers."""
 
 STATISTICS = ("twin_mask_statistics", "twin_mask_statistics.cu")
 OUT_OF_BOUNDS = {
@@ -50,10 +56,12 @@ OUT_OF_BOUNDS = {
     "a logit before the first": Plant(*STATISTICS, "from[s.low[i]])", "from[s.low[i] - 1])"),
     "a warp too many": Plant(*STATISTICS, "entry >= count", "entry > count"),
     "a thread too many": Plant(*STATISTICS, "number >= p.in.B * map", "number > p.in.B * map"),
+    "a channel behind the last": Plant("token_pixel", "token_pixel_pool.cu", "column < a.C", "column <= a.C"),
 }
 MISSING_BARRIERS = {
     "before the warp reads": Plant(*STATISTICS, "__syncwarp();", ""),
     "before the warp writes again": Plant(*STATISTICS, "__syncwarp();", "", 1),
+    "before a stage is used": Plant("token_pixel", "panels.cuh", "__syncthreads();", ""),
 }
 
 
