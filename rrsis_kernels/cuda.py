@@ -8,7 +8,16 @@ import torch
 
 from rrsis_kernels import library
 
-LIMITS: dict[str, Callable[[torch.dtype, dict[str, int]], str | None]] = {}
+MOST_SIDE = 1 << 22
+"""Of maps and masks: `kMaskStatisticsMostSide` in csrc/cuda/twin_mask_statistics.h."""
+
+
+def _too_large_a_map(dtype: torch.dtype, sizes: dict[str, int]) -> str | None:
+    side = max((size for name, size in sizes.items() if name != "B"), default=0)
+    return f"a map or mask of side {side} (at most {MOST_SIDE})" if side > MOST_SIDE else None
+
+
+LIMITS: dict[str, Callable[[torch.dtype, dict[str, int]], str | None]] = {"twin_mask_statistics": _too_large_a_map}
 """By public function, where it has limits: what a call's dtype and sizes have too much of, None if nothing."""
 
 

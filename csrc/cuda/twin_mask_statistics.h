@@ -5,11 +5,11 @@
 // adds in one order. The backward leaves, per strip, what its pixels give to the logits that it reads, and a second kernel
 // adds up for every logit what the strips around it hold: no atomics.
 //
-// Bytes a pixel, at F pixels a logit in each direction, m bytes a mask element and e a logit: m + 2e/F^2 in either pass (and
-// 1 with `valid`), and in the backward 2e/F^2 of gradients and 16 (1/F + 1/4) (1/F + 1/64) of what strips leave, written and
-// read. At 16 x 480^2 from 120^2, fp32 logits, bool mask, that is 5.5 MB forward and 15 MB backward: 1.7 and 4.6 us at an H100's 3.35 TB/s. Instructions weigh more: about 90 and
-// 115 a pixel in sm_90's code, which 132 SMs issue in no less than 11 and 14 us. Predicted, not measured: these kernels are
-// compiled and emulated, and have never run on a GPU.
+// Bytes a pixel, at F pixels a logit in each direction, m bytes a mask element and e a logit: m + 2e/F^2 in either pass
+// (and 1 with `valid`), and in the backward 2e/F^2 of gradients and 16 (1/F + 1/4) (1/F + 1/64) of what strips leave,
+// written and read. At 16 x 480^2 from 120^2, fp32 logits, bool mask, that is 5.5 MB forward and 15 MB backward: 1.7 and
+// 4.6 us at an H100's 3.35 TB/s. Instructions weigh more: about 90 and 115 a pixel in sm_90's code, which 132 SMs issue in
+// no less than 11 and 14 us. Predicted, not measured: these kernels are compiled and emulated, and have never run on a GPU.
 #pragma once
 
 #include <driver_types.h>

@@ -97,13 +97,15 @@ int run_load(const uint16_t* rows, const int* order, uint32_t* registers) {
 }  // namespace
 
 // Return a cudaError_t.
-extern "C" int fragments_multiply(int bfloat16, uint32_t* a, uint32_t* b, float* d) {
+#define RRSIS_ENTRY extern "C" __attribute__((visibility("default")))
+
+RRSIS_ENTRY int fragments_multiply(int bfloat16, uint32_t* a, uint32_t* b, float* d) {
   const Visible<uint32_t> va(a, 128), vb(b, 64);
   const Visible<float> vd(d, 128);
   return run(bfloat16 ? multiply<__nv_bfloat16> : multiply<__half>, 0, va.get(), vb.get(), vd.get());
 }
 
-extern "C" int fragments_load(int count, int transposed, uint16_t* rows, int* order, uint32_t* registers) {
+RRSIS_ENTRY int fragments_load(int count, int transposed, uint16_t* rows, int* order, uint32_t* registers) {
   const Visible<uint16_t> vr(rows, 256);
   const Visible<int> vo(order, 32);
   const Visible<uint32_t> to(registers, 32 * count);
@@ -111,7 +113,7 @@ extern "C" int fragments_load(int count, int transposed, uint16_t* rows, int* or
   return (transposed ? run_load<2, true> : run_load<2, false>)(vr.get(), vo.get(), to.get());
 }
 
-extern "C" int fragments_copy(float* from, int* source_bytes, float* seen) {
+RRSIS_ENTRY int fragments_copy(float* from, int* source_bytes, float* seen) {
   const Visible<float> vf(from, 32 * 4 * kGroups), vs(seen, 4 * 32 * 4 * kGroups);
   const Visible<int> vb(source_bytes, kGroups);
   return run(copy, 32 * 16 * kGroups, vf.get(), vb.get(), vs.get());

@@ -34,18 +34,20 @@ __global__ void shuffle(float* out) {
 }
 
 __global__ void read_shared(float* out, int index) {
-  if (threadIdx.x == 0) out[blockIdx.x] = reinterpret_cast<float*>(rk::shared_memory())[index];
-  if (threadIdx.x == 1 && index == 0) reinterpret_cast<float*>(rk::shared_memory())[index] = 1.0f;
+  float* shared = reinterpret_cast<float*>(rk::shared_memory());
+  if (threadIdx.x != 0) return;
+  out[blockIdx.x] = shared[index];
+  shared[index] = 1.0f;  // for the next block to find, if it could
 }
 
-// The first warp reads what the second one writes anew in the next step. A barrier is missing in between, which takes the
-// second warp being ahead to show.
+// The second warp reads what the first one writes anew in the next step. A barrier is missing in between; only where the first
+// warp goes on ahead of the second does it show.
 __global__ void overwrite_what_is_read(float* out) {
   float* shared = reinterpret_cast<float*>(rk::shared_memory());
-  for (int step = 0; step < 3; ++step) {
-    if (threadIdx.x >= 32) shared[threadIdx.x - 32] = static_cast<float>(step);
+  for (int step = 0; step < 2; ++step) {
+    if (threadIdx.x < 32) shared[threadIdx.x] = static_cast<float>(step);
     __syncthreads();
-    if (threadIdx.x < 32) out[step * 32 + threadIdx.x] = shared[threadIdx.x];
+    if (threadIdx.x >= 32) out[step * 32 + threadIdx.x - 32] = shared[threadIdx.x - 32];
   }
 }
 
@@ -70,7 +72,7 @@ void run(const std::string& name, float* out) {
 }  // namespace
 
 // Runs a kernel by its name under a schedule; what the emulation has against it, or an empty string.
-extern "C" const char* misuse(const char* name, uint64_t seed, float* out) {
+extern "C" __attribute__((visibility("default"))) const char* misuse(const char* name, uint64_t seed, float* out) {
   static std::string text;
   text.clear();
   rk::emulation::set_schedule(seed);
