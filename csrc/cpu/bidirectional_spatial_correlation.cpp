@@ -1,69 +1,33 @@
 // bsc_forward and bsc_backward on the CPU: arguments checked and laid out for the tile kernels.
 #include <tuple>
 
+#include "../common/token_pixel_inputs.h"
 #include "runtime.h"
 #include "token_pixel_run.h"
 
 namespace rrsis_kernels {
 namespace {
 
-struct Inputs {
-  Held pixels, keys, values, key_bias, token_mask, pixel_mask;
-  ScalarType dtype, statistics;
-  int64_t B, N, C, H, L, D;
-
-  Inputs(const Tensor& pixels_, const Tensor& keys_, const OptionalTensor& values_, const OptionalTensor& key_bias_,
-         const OptionalTensor& token_mask_, const OptionalTensor& pixel_mask_, bool paint)
-      : pixels(pixels_), keys(keys_), values(values_), key_bias(key_bias_), token_mask(token_mask_), pixel_mask(pixel_mask_),
-        dtype(pixels_.scalar_type()), statistics(statistics_dtype(pixels_)) {
-    dtype_code(pixels_, "pixels");
-    check_rank(pixels_, "pixels", 3);
-    check_rank(keys_, "keys", 4);
-    B = pixels_.size(0), N = pixels_.size(1), C = pixels_.size(2), H = keys_.size(1), L = keys_.size(2), D = 0;
-    check_sizes(keys_, "keys", {B, H, L, C});
-    check_dtype(keys_, "keys", dtype);
-    STD_TORCH_CHECK(values.has() || !paint, "values are due when painting");
-    if (values.has()) {
-      check_rank(*values_, "values", 4);
-      D = values_->size(3);
-      check_sizes(*values_, "values", {B, H, L, D});
-      check_dtype(*values_, "values", dtype);
-    }
-    if (key_bias.has()) {
-      check_sizes(*key_bias_, "key_bias", {B, H, L});
-      check_dtype(*key_bias_, "key_bias", dtype);
-    }
-    check_mask(token_mask_, "token_mask", L);
-    check_mask(pixel_mask_, "pixel_mask", N);
-  }
-
-  void check_mask(const OptionalTensor& mask, const char* name, int64_t size) const {
-    if (!mask.has_value()) return;
-    check_sizes(*mask, name, {B, size});
-    check_dtype(*mask, name, ScalarType::Bool);
-  }
-
-  TokenPixelArgs args(bool paint, bool pool) const {
-    TokenPixelArgs a{};
-    a.B = B, a.N = N, a.C = C, a.D = paint ? D : 0, a.H = H, a.L = L;
-    a.chunks = chunk_count(B, N, H * L * C);
-    a.banks = 1, a.bank_heads = H > 0 ? H : 1;
-    a.dtype = dtype_code(pixels.get(), "pixels");
-    a.paint = paint, a.pool = pool;
-    a.pixels = row_view(pixels.get());
-    a.keys[0] = token_view(keys.get());
-    if (paint) a.values = token_view(values.get());
-    if (key_bias.has()) a.key_bias = token_view(key_bias.get());
-    if (token_mask.has()) a.token_mask = row_view(token_mask.get());
-    if (pixel_mask.has()) a.pixel_mask = row_view(pixel_mask.get());
-    return a;
-  }
-};
+TokenPixelArgs arguments(const CorrelationInputs& in, bool paint, bool pool) {
+  TokenPixelArgs a{};
+  a.B = in.B, a.N = in.N, a.C = in.C, a.D = paint ? in.D : 0, a.H = in.H, a.L = in.L;
+  a.chunks = chunk_count(in.B, in.N, in.H * in.L * in.C);
+  a.banks = 1, a.bank_heads = in.H > 0 ? in.H : 1;
+  a.dtype = dtype_code(in.pixels.get(), "pixels");
+  a.paint = paint, a.pool = pool;
+  a.pixels = row_view(in.pixels.get());
+  a.keys[0] = token_view(in.keys.get());
+  if (paint) a.values = token_view(in.values.get());
+  if (in.key_bias.has()) a.key_bias = token_view(in.key_bias.get());
+  if (in.token_mask.has()) a.token_mask = row_view(in.token_mask.get());
+  if (in.pixel_mask.has()) a.pixel_mask = row_view(in.pixel_mask.get());
+  return a;
+}
 
 std::tuple<Tensor, Tensor, Tensor, Tensor> bsc_forward(Tensor pixels, Tensor keys, OptionalTensor values, OptionalTensor key_bias,
                                                        OptionalTensor token_mask, OptionalTensor pixel_mask, bool paint, bool pool) {
-  const Inputs in(pixels, keys, values, key_bias, token_mask, pixel_mask, paint);
-  TokenPixelArgs a = in.args(paint, pool);
+  const CorrelationInputs in(pixels, keys, values, key_bias, token_mask, pixel_mask, paint);
+  TokenPixelArgs a = arguments(in, paint, pool);
   Tensor painted = paint ? empty({in.B, in.N, in.D}, in.dtype) : empty({0}, in.dtype);
   Tensor pooled = pool ? empty({in.B, in.H, in.L, in.C}, in.dtype) : empty({0}, in.dtype);
   Tensor lse = paint ? empty({in.B, in.H, in.N}, in.statistics) : empty({0}, in.statistics);
@@ -80,10 +44,10 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> bsc_backward(OptionalTensor grad_pain
                                                         OptionalTensor grad_lse, Tensor pixels, Tensor keys, OptionalTensor values,
                                                         OptionalTensor key_bias, OptionalTensor token_mask, OptionalTensor pixel_mask,
                                                         Tensor pooled, Tensor pool_stats, bool paint, bool pool) {
-  const Inputs in(pixels, keys, values, key_bias, token_mask, pixel_mask, paint);
+  const CorrelationInputs in(pixels, keys, values, key_bias, token_mask, pixel_mask, paint);
   const Held dpainted(grad_painted), dpooled(grad_pooled), dlse(grad_lse), y(pooled);
   const bool from_paint = paint && (dpainted.has() || dlse.has()), from_pool = pool && dpooled.has();
-  TokenPixelArgs a = in.args(from_paint, from_pool);
+  TokenPixelArgs a = arguments(in, from_paint, from_pool);
   if (from_paint && dpainted.has()) {
     check_sizes(*grad_painted, "grad_painted", {in.B, in.N, in.D});
     check_dtype(*grad_painted, "grad_painted", in.dtype);

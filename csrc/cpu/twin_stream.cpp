@@ -1,62 +1,35 @@
 // twin_stream_forward and twin_stream_backward on the CPU: a pool over the rows of two banks of queries.
 #include <tuple>
 
+#include "../common/token_pixel_inputs.h"
 #include "runtime.h"
 #include "token_pixel_run.h"
 
 namespace rrsis_kernels {
 namespace {
 
-struct Inputs {
-  Held pixels, target, background, gate, pixel_mask;
-  ScalarType dtype, statistics;
-  int64_t B, N, C, H, K;
-
-  Inputs(const Tensor& pixels_, const Tensor& target_, const Tensor& background_, const OptionalTensor& gate_,
-         const OptionalTensor& pixel_mask_)
-      : pixels(pixels_), target(target_), background(background_), gate(gate_), pixel_mask(pixel_mask_),
-        dtype(pixels_.scalar_type()), statistics(statistics_dtype(pixels_)) {
-    dtype_code(pixels_, "pixels");
-    check_rank(pixels_, "pixels", 3);
-    check_rank(target_, "target_queries", 4);
-    B = pixels_.size(0), N = pixels_.size(1), C = pixels_.size(2), H = target_.size(1), K = target_.size(2);
-    check_sizes(target_, "target_queries", {B, H, K, C});
-    check_sizes(background_, "background_queries", {B, H, K, C});
-    check_dtype(target_, "target_queries", dtype);
-    check_dtype(background_, "background_queries", dtype);
-    if (gate.has()) {
-      check_sizes(*gate_, "gate", {B, N});
-      dtype_code(*gate_, "gate");
-    }
-    if (pixel_mask.has()) {
-      check_sizes(*pixel_mask_, "pixel_mask", {B, N});
-      check_dtype(*pixel_mask_, "pixel_mask", ScalarType::Bool);
-    }
+TokenPixelArgs arguments(const TwinStreamInputs& in) {
+  TokenPixelArgs a{};
+  a.B = in.B, a.N = in.N, a.C = in.C, a.D = 0, a.H = 2 * in.H, a.L = in.K;
+  a.chunks = chunk_count(in.B, in.N, 2 * in.H * in.K * in.C);
+  a.banks = 2, a.bank_heads = in.H > 0 ? in.H : 1;
+  a.dtype = dtype_code(in.pixels.get(), "pixels");
+  a.paint = 0, a.pool = 1;
+  a.pixels = row_view(in.pixels.get());
+  a.keys[0] = token_view(in.target.get());
+  a.keys[1] = token_view(in.background.get());
+  if (in.gate.has()) {
+    a.gate = row_view(in.gate.get());
+    a.gate_dtype = dtype_code(in.gate.get(), "gate");
   }
-
-  TokenPixelArgs args() const {
-    TokenPixelArgs a{};
-    a.B = B, a.N = N, a.C = C, a.D = 0, a.H = 2 * H, a.L = K;
-    a.chunks = chunk_count(B, N, 2 * H * K * C);
-    a.banks = 2, a.bank_heads = H > 0 ? H : 1;
-    a.dtype = dtype_code(pixels.get(), "pixels");
-    a.paint = 0, a.pool = 1;
-    a.pixels = row_view(pixels.get());
-    a.keys[0] = token_view(target.get());
-    a.keys[1] = token_view(background.get());
-    if (gate.has()) {
-      a.gate = row_view(gate.get());
-      a.gate_dtype = dtype_code(gate.get(), "gate");
-    }
-    if (pixel_mask.has()) a.pixel_mask = row_view(pixel_mask.get());
-    return a;
-  }
-};
+  if (in.pixel_mask.has()) a.pixel_mask = row_view(in.pixel_mask.get());
+  return a;
+}
 
 std::tuple<Tensor, Tensor, Tensor> twin_stream_forward(Tensor pixels, Tensor target_queries, Tensor background_queries,
                                                        OptionalTensor gate, OptionalTensor pixel_mask) {
-  const Inputs in(pixels, target_queries, background_queries, gate, pixel_mask);
-  TokenPixelArgs a = in.args();
+  const TwinStreamInputs in(pixels, target_queries, background_queries, gate, pixel_mask);
+  TokenPixelArgs a = arguments(in);
   Tensor target = empty({in.B, in.H, in.K, in.C}, in.dtype), background = empty({in.B, in.H, in.K, in.C}, in.dtype);
   Tensor stats = empty({in.B, 2, in.H, in.K, 2}, in.statistics);
   a.pooled[0] = target.mutable_data_ptr();
@@ -70,11 +43,11 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> twin_stream_backward(OptionalTensor g
                                                                 Tensor pixels, Tensor target_queries, Tensor background_queries,
                                                                 OptionalTensor gate, OptionalTensor pixel_mask, Tensor target,
                                                                 Tensor background, Tensor pool_stats) {
-  const Inputs in(pixels, target_queries, background_queries, gate, pixel_mask);
+  const TwinStreamInputs in(pixels, target_queries, background_queries, gate, pixel_mask);
   const Held grads[2] = {Held(grad_target), Held(grad_background)}, outputs[2] = {Held(target), Held(background)};
   const char* grad_names[2] = {"grad_target", "grad_background"};
   const char* names[2] = {"target", "background"};
-  TokenPixelArgs a = in.args();
+  TokenPixelArgs a = arguments(in);
   for (int i = 0; i < 2; ++i) {
     check_sizes(outputs[i].get(), names[i], {in.B, in.H, in.K, in.C});
     check_dtype(outputs[i].get(), names[i], in.dtype);

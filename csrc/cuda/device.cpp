@@ -13,6 +13,12 @@ OnDevice::OnDevice(const Tensor& t) : guard_(t.get_device_index()) {
   stream_ = static_cast<cudaStream_t>(stream);
 }
 
+int64_t shared_memory_limit(const Tensor& t) {
+  int bytes = 0;
+  check_launch(cudaDeviceGetAttribute(&bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin, t.get_device_index()), "shared_memory_limit");
+  return bytes;
+}
+
 void check_launch(cudaError_t error, const char* op) {
   STD_TORCH_CHECK(error == cudaSuccess, "rrsis_kernels.", op, ": a CUDA launch failed: ", cudaGetErrorString(error));
 }

@@ -35,6 +35,8 @@ class OnDevice {
 
 // dtype_code, for kernels that compute in fp32: throws for float64 too.
 int kernel_dtype(const Tensor& t, const char* name);
+// Bytes of shared memory that a block may ask for on a tensor's device.
+int64_t shared_memory_limit(const Tensor& t);
 
 // Throws unless a launch of an operator went well.
 void check_launch(cudaError_t error, const char* op);

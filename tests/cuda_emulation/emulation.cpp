@@ -5,6 +5,7 @@
 #include <ucontext.h>
 
 #include <algorithm>
+#include <cstdlib>
 #include <memory>
 #include <random>
 #include <sstream>
@@ -30,9 +31,15 @@ void __tsan_release(void*);
 namespace rk::emulation {
 namespace {
 
+// A function that switches fibers: what a caller's registers hold is lost in it, whatever the optimiser sees of its body.
+#if defined(__clang__)
+#define RRSIS_SWITCHES __attribute__((noinline))
+#else
+#define RRSIS_SWITCHES __attribute__((noipa))
+#endif
+
 constexpr int kLanes = 32;
 constexpr size_t kPage = 4096, kStack = size_t(256) << 10;
-constexpr size_t kMostShared = size_t(227) << 10;  // Hopper's limit; launchers ask for less on older devices
 
 // What the sanitizer is told; nothing without it.
 #if defined(RRSIS_EMULATION_TSAN)
@@ -127,10 +134,6 @@ std::vector<std::unique_ptr<Fiber>> fibers;  // kept between blocks and launches
 void* scheduler_registers[5];
 void* scheduler_sanitizer = nullptr;
 char launch_begin, launch_end;  // addresses alone matter: what the sanitizer orders
-
-// For functions in which other fibers run. noipa: GCC would otherwise see which registers these functions use themselves
-// and have their callers keep values in the others, which those fibers change (-fipa-ra, part of -O2).
-#define RRSIS_SWITCHES __attribute__((noipa))
 
 RRSIS_SWITCHES void jump(void** registers) { __builtin_longjmp(registers, 1); }
 
@@ -317,7 +320,7 @@ void check_limits(dim3 grid, dim3 block, size_t shared_bytes) {
   require(block.x % kLanes == 0, "the block's first dimension is not a multiple of 32");
   require(grid.x > 0 && grid.y > 0 && grid.z > 0, "the grid is empty");
   require(grid.x <= 0x7fffffffu && grid.y <= 65535 && grid.z <= 65535, "the grid is too large");
-  require(shared_bytes <= kMostShared, "more than 227 KiB of shared memory");
+  require(shared_bytes <= shared_memory_limit(), "more shared memory than a block may ask for");
 }
 
 }  // namespace
@@ -327,6 +330,11 @@ uint3 block_index() { return now->index; }
 dim3 block_size() { return now->block; }
 dim3 grid_size() { return now->grid; }
 char* shared_memory() { return now->shared->data(); }
+
+size_t shared_memory_limit() {
+  const char* asked = std::getenv("RRSIS_CUDA_EMULATION_SHARED");
+  return (asked ? std::strtoull(asked, nullptr, 10) : 227) << 10;
+}
 
 void set_schedule(uint64_t seed) { schedule_seed = seed; }
 

@@ -39,6 +39,9 @@ dim3 grid_size();
 // different places, or some wait for ever.
 void run_grid(dim3 grid, dim3 block, size_t shared_bytes, const std::function<void()>& body);
 
+// Bytes of shared memory that a block may ask for: Hopper's 227 KiB, or the KiB in RRSIS_CUDA_EMULATION_SHARED.
+size_t shared_memory_limit();
+
 // Order of threads: 0 takes warps and lanes in turn, other seeds shuffle both and let a warp run ahead of the others.
 void set_schedule(uint64_t seed);
 

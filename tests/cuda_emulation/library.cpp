@@ -6,7 +6,8 @@
 
 namespace rk::emulation {
 void set_schedule(uint64_t seed);
-}
+size_t shared_memory_limit();
+}  // namespace rk::emulation
 
 namespace rrsis_kernels {
 
@@ -15,6 +16,8 @@ void check_device(const Tensor& t, const char* name) { STD_TORCH_CHECK(t.is_cpu(
 static uint64_t calls = 0;
 
 OnDevice::OnDevice(const Tensor&) { ++calls; }
+
+int64_t shared_memory_limit(const Tensor&) { return rk::emulation::shared_memory_limit(); }
 
 // An emulated launch throws by itself when a kernel does wrong; what is left is what a launcher found.
 void check_launch(cudaError_t error, const char* op) { STD_TORCH_CHECK(error == cudaSuccess, "rrsis_kernels.", op, ": error ", int(error)); }

@@ -1,0 +1,55 @@
+// twin_stream_forward on CUDA; its backward runs on another backend, from the same statistics.
+#include <tuple>
+
+#include "../common/token_pixel_inputs.h"
+#include "runtime.h"
+#include "token_pixel_workspace.h"
+#include "twin_stream_attention.h"
+
+namespace rrsis_kernels {
+namespace {
+
+TokenPixelForward arguments(const TwinStreamInputs& in) {
+  TokenPixelForward a{};
+  a.B = in.B, a.N = in.N, a.C = in.C, a.H = 2 * in.H, a.L = in.K;
+  a.bank_heads = in.H;
+  a.dtype = dtype_code(in.pixels.get(), "pixels");
+  a.pool = true;
+  a.pixels = row_view(in.pixels.get());
+  a.keys[0] = token_view(in.target.get());
+  a.keys[1] = token_view(in.background.get());
+  if (in.gate.has()) {
+    a.gate = row_view(in.gate.get());
+    a.gate_dtype = dtype_code(in.gate.get(), "gate");
+  }
+  if (in.pixel_mask.has()) a.pixel_mask = row_view(in.pixel_mask.get());
+  a.shared_limit = shared_memory_limit(in.pixels.get());
+  derive(a);
+  return a;
+}
+
+std::tuple<Tensor, Tensor, Tensor> twin_stream_forward(Tensor pixels, Tensor target_queries, Tensor background_queries,
+                                                       OptionalTensor gate, OptionalTensor pixel_mask) {
+  const TwinStreamInputs in(pixels, target_queries, background_queries, gate, pixel_mask);
+  const OnDevice on(pixels);
+  Tensor target = empty({in.B, in.H, in.K, in.C}, in.dtype, pixels), background = empty({in.B, in.H, in.K, in.C}, in.dtype, pixels);
+  Tensor stats = empty({in.B, 2, in.H, in.K, 2}, in.statistics, pixels);
+  if (in.B == 0 || in.N == 0 || in.H == 0 || in.K == 0) {
+    torch::stable::zero_(target);
+    torch::stable::zero_(background);
+    torch::stable::zero_(stats);
+    return {target, background, stats};
+  }
+  TokenPixelForward a = arguments(in);
+  const TokenPixelMemory memory(a, pixels);
+  a.pooled[0] = target.mutable_data_ptr();
+  a.pooled[1] = background.mutable_data_ptr();
+  a.pool_stats = static_cast<float*>(stats.mutable_data_ptr());
+  check_launch(twin_stream_attention_forward(a, on.stream()), "twin_stream_attention");
+  return {target, background, stats};
+}
+
+}  // namespace
+}  // namespace rrsis_kernels
+
+RRSIS_CUDA_OPERATORS(m) { m.impl("twin_stream_forward", TORCH_BOX(&rrsis_kernels::twin_stream_forward)); }
