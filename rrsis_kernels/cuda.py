@@ -31,7 +31,7 @@ def can_run(
     if not status.loaded:
         return False, status.reason
     if not library.has_compiled("cuda", device_type, op, function):
-        return False, f"the cuda backend has no {function} kernel of {op} yet"
+        return False, f"the cuda backend has no {function} kernel of {op}"
     if dtype == torch.float64:
         return False, "the cuda kernels compute in fp32; float64 is for the reference and the cpu backend"
     too_much = LIMITS[op](dtype, shapes) if op in LIMITS and shapes is not None else None

@@ -41,7 +41,7 @@ def test_rows_on_any_address(dtype, offset, gap):
 
 def test_more_rows_than_a_block_counts():
     case = cosine_case((1, 16384 + 70, 2), share=0.01)
-    assert_accurate(case, draws=1)
+    assert_accurate(case)
 
 
 @pytest.mark.parametrize("dtype", HALF_AND_FLOAT, ids=str)

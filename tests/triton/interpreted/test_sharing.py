@@ -15,25 +15,6 @@ ABLE = [op for op in OPS if op in triton.KERNELS]
 needs_extension = pytest.mark.skipif(why_not("cpu") is not None, reason=str(why_not("cpu")))
 
 
-@pytest.fixture
-def launched(monkeypatch):
-    """Names of the Triton functions that ran."""
-    names = []
-
-    def noting(name, call):
-        def noted(*args):
-            names.append(name)
-            return call(*args)
-
-        return noted
-
-    for op in ABLE:
-        for function in ("forward", "backward"):
-            call = getattr(triton.module(op), function)
-            monkeypatch.setattr(triton.module(op), function, noting(f"{op}.{function}", call))
-    return names
-
-
 @needs_extension
 @pytest.mark.parametrize("op", ABLE)
 def test_a_backward_runs_on_the_backend_of_its_forward(launched, op):
