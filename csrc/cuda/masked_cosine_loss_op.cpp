@@ -1,29 +1,24 @@
 // masked_cosine_forward and masked_cosine_backward on CUDA.
 #include <tuple>
 
+#include "../common/masked_cosine_inputs.h"
 #include "masked_cosine_loss.h"
 #include "runtime.h"
 
 namespace rrsis_kernels {
 namespace {
 
-MaskedCosineArgs arguments(const Held& prediction, const Held& target, const Held& mask) {
-  const Tensor &x = prediction.get(), &y = target.get(), &m = mask.get();
-  check_rank(x, "prediction", 3);
+MaskedCosineArgs arguments(const MaskedCosineInputs& in) {
   MaskedCosineArgs a{};
-  a.B = x.size(0), a.N = x.size(1), a.C = x.size(2);
-  a.dtype = kernel_dtype(x, "prediction");
-  check_sizes(y, "target", {a.B, a.N, a.C});
-  check_dtype(y, "target", x.scalar_type());
-  check_sizes(m, "mask", {a.B, a.N});
-  check_dtype(m, "mask", ScalarType::Bool);
-  a.prediction = row_view(x), a.target = row_view(y), a.mask = row_view(m);
+  a.B = in.B, a.N = in.N, a.C = in.C;
+  a.dtype = kernel_dtype(in.prediction.get(), "prediction");
+  a.prediction = row_view(in.prediction.get()), a.target = row_view(in.target.get()), a.mask = row_view(in.mask.get());
   return a;
 }
 
 Tensor masked_cosine_forward_op(Tensor prediction, Tensor target, Tensor mask) {
-  const Held x{prediction}, y{target}, m{mask};
-  MaskedCosineArgs a = arguments(x, y, m);
+  const MaskedCosineInputs in(prediction, target, mask);
+  MaskedCosineArgs a = arguments(in);
   const OnDevice on(prediction);
   const int64_t parts = masked_cosine_forward_parts(a.N);
   Tensor loss = empty({a.B}, ScalarType::Float, prediction), sums = empty({a.B, parts}, ScalarType::Float, prediction);
@@ -36,11 +31,10 @@ Tensor masked_cosine_forward_op(Tensor prediction, Tensor target, Tensor mask) {
 }
 
 std::tuple<Tensor, Tensor> masked_cosine_backward_op(Tensor grad_loss, Tensor prediction, Tensor target, Tensor mask) {
-  const Held x{prediction}, y{target}, m{mask};
-  MaskedCosineArgs a = arguments(x, y, m);
+  const MaskedCosineInputs in(prediction, target, mask);
+  MaskedCosineArgs a = arguments(in);
   const OnDevice on(prediction);
-  check_sizes(grad_loss, "grad_loss", {a.B});
-  check_dtype(grad_loss, "grad_loss", ScalarType::Float);
+  check_grad_loss(grad_loss, in);
   Tensor dx = empty({a.B, a.N, a.C}, prediction.scalar_type(), prediction);
   Tensor dy = empty({a.B, a.N, a.C}, prediction.scalar_type(), prediction);
   if (dx.numel() == 0) return {dx, dy};

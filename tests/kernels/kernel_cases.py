@@ -454,3 +454,24 @@ def small_case(op: str, dtype: torch.dtype = torch.float32, seed: int = 0) -> Ca
     if op == "twin_mask_statistics":
         return mask_statistics_case((2, 4, 5), (11, 9), dtype, mask=torch.bool, seed=seed)
     return cosine_case((2, 19, 6), dtype, seed=seed)
+
+
+def leaf_and_loss(op: str) -> tuple[Tensor, Tensor]:
+    """A differentiable input of a small call, and a sum of its outputs."""
+    case = small_case(op)
+    name = case.differentiable[0]
+    leaf = case.tensors[name].requires_grad_()
+    outputs = Case(op, case.tensors | {name: leaf}, (), case.options)()
+    smooth = [output for output in outputs.values() if output.requires_grad]
+    return leaf, sum(output.masked_fill(output == -torch.inf, 0).sum() for output in smooth)
+
+
+def function_of_first(op: str) -> tuple[Callable[[Tensor], dict[str, Tensor]], Tensor]:
+    """A small call as a function of its first argument, and that argument: something to compile."""
+    case = small_case(op)
+    first = next(iter(case.tensors))
+
+    def call(tensor: Tensor) -> dict[str, Tensor]:
+        return Case(op, case.tensors | {first: tensor}, (), case.options)()
+
+    return call, case.tensors[first]

@@ -5,7 +5,7 @@ import ctypes
 
 import pytest
 import torch
-from kernel_cases import OPS, Case, small_case
+from kernel_cases import OPS, function_of_first, leaf_and_loss
 
 from rrsis_kernels import backends, info, library, use_backend
 
@@ -19,14 +19,6 @@ def emulated_calls(due):
     before = count()
     yield
     assert count() - before == due
-
-
-def leaf_and_loss(op):
-    case = small_case(op)
-    leaf = case.tensors[case.differentiable[0]].clone().requires_grad_()
-    outputs = Case(op, case.tensors | {case.differentiable[0]: leaf}, (), case.options)()
-    smooth = [output for output in outputs.values() if output.requires_grad]
-    return leaf, sum(output.masked_fill(output == -torch.inf, 0).sum() for output in smooth)
 
 
 def test_some_operators_are_emulated():
@@ -61,17 +53,12 @@ def test_a_backward_runs_on_the_backend_of_its_forward(op):
 
 @pytest.mark.parametrize("op", ABLE)
 def test_a_compiled_function_takes_what_is_forced(op):
-    case = small_case(op)
-    first = next(iter(case.tensors))
-
-    def call(tensor):
-        return Case(op, case.tensors | {first: tensor}, (), case.options)()
-
+    call, tensor = function_of_first(op)
     torch._dynamo.reset()
     compiled = torch.compile(call, fullgraph=True, backend="aot_eager")
     for name in ("cuda", "reference", "cuda"):
         with use_backend(name), emulated_calls(2 if name == "cuda" else 0):
-            got, due = compiled(case.tensors[first]), call(case.tensors[first])
+            got, due = compiled(tensor), call(tensor)
         for key in due:
             torch.testing.assert_close(got[key], due[key])
 

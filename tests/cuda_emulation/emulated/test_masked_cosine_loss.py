@@ -64,7 +64,7 @@ def arguments(**changed):
     ("changed", "message"),
     [
         (
-            {"prediction": torch.zeros(2, 5, 8).double()},
+            dict.fromkeys(("prediction", "target"), torch.zeros(2, 5, 8).double()),
             "prediction has dtype Double, but the CUDA kernels take float32",
         ),
         ({"prediction": torch.zeros(2, 5)}, "prediction has 2 dimensions, but 3 were due"),
