@@ -180,6 +180,4 @@ void cp_async_wait() {
 inline float exp2_approximate(float x) { return std::exp2(x); }
 inline float reciprocal_approximate(float x) { return 1.0f / x; }
 
-inline const char* error_string(cudaError_t) { return "an emulated launch throws instead"; }
-
 }  // namespace rk
