@@ -8,6 +8,7 @@ bbox) and categories. Its peculiarities are listed in docs/data.md.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ import numpy as np
 from pycocotools import mask as coco_mask
 
 from .files import fit_mask, read_image, require_file, require_folder
+from .rle import decode_mask
 from .safe_pickle import load_plain_pickle
 from .types import ReferringDataset, ReferringSample, check_split, clean_expression
 
@@ -69,21 +71,25 @@ def decode_segmentation(segmentation: Any, height: int, width: int) -> np.ndarra
     if not isinstance(parts, Sequence) or isinstance(parts, str) or not parts:
         raise ValueError(f"segmentation: got {segmentation!r}, due is a list of {{size, counts}} or of polygons")
     if all(isinstance(part, Mapping) for part in parts):
-        runs = [_compressed(part) for part in parts]
+        masks = [decode_mask(part) for part in parts]
     else:
-        runs = coco_mask.frPyObjects(list(parts), height, width)
-    sizes = {tuple(part["size"]) for part in runs}
+        _check_polygons(parts)
+        masks = [coco_mask.decode(run).astype(bool) for run in coco_mask.frPyObjects(list(parts), height, width)]
+    sizes = {mask.shape for mask in masks}
     if len(sizes) > 1:
         raise ValueError(f"segmentation: its parts have different sizes {sorted(sizes)}")
-    return coco_mask.decode(coco_mask.merge(runs)).astype(bool)
+    return np.logical_or.reduce(masks)
 
 
-def _compressed(part: Mapping[str, Any]) -> dict[str, Any]:
-    if "size" not in part or "counts" not in part:
-        raise ValueError(f"segmentation: a part has {sorted(part)}, due are size and counts")
-    if isinstance(part["counts"], list):
-        return coco_mask.frPyObjects(dict(part), *part["size"])
-    return {"size": list(part["size"]), "counts": part["counts"]}
+def _check_polygons(polygons: Sequence[Any]) -> None:
+    # pycocotools takes four numbers for a box and fails on other input with whatever comes first.
+    for polygon in polygons:
+        if not isinstance(polygon, Sequence) or isinstance(polygon, str) or len(polygon) < 6 or len(polygon) % 2:
+            raise ValueError(
+                f"segmentation: got the part {polygon!r}, due is {{size, counts}} or x, y of 3 corners or more"
+            )
+        if not all(isinstance(number, int | float) and math.isfinite(number) for number in polygon):
+            raise ValueError(f"segmentation: the polygon {polygon!r} holds what is no finite number")
 
 
 def _index(instances: Mapping[str, Any], key: str, path: Path) -> dict[Any, Mapping[str, Any]]:
@@ -168,9 +174,10 @@ class RRSISD(ReferringDataset):
         image = read_image(self.image_path(reference))
         height, width = image.shape[:2]
         try:
-            mask = decode_segmentation(reference.annotation["segmentation"], height, width)
+            mask = decode_segmentation(reference.annotation.get("segmentation"), height, width)
         except ValueError as error:
-            raise ValueError(f"annotation {reference.annotation['id']}: {error}") from error
+            path, name = self.root / INSTANCES_FILE, reference.annotation["id"]
+            raise ValueError(f"{path}: annotation {name}: {error}") from error
         return ReferringSample(
             image=image,
             expression=reference.expression,
