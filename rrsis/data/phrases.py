@@ -24,6 +24,11 @@ class Phrase:
     key: str
     expression: str
 
+    @property
+    def sample_id(self) -> str:
+        """Name of its sample: the same key can stand on several lines, the line's number makes it unique."""
+        return f"{self.key}-{self.line}"
+
 
 def read_phrases(path: Path) -> list[Phrase]:
     """Reads a phrase file; blank lines are no lines.
@@ -98,9 +103,13 @@ class PhraseDataset(ReferringDataset):
         """All expressions in the order of the samples."""
         return [phrase.expression for phrase in self.phrases]
 
+    @property
+    def sample_ids(self) -> Sequence[str]:
+        """Names of all samples in their order."""
+        return [phrase.sample_id for phrase in self.phrases]
+
     def __getitem__(self, index: int) -> ReferringSample:
         phrase = self.phrases[self._position(index)]
         image = read_image(self.image_path(phrase))
         mask = fit_mask(read_mask(self.mask_path(phrase), self.mask_threshold), *image.shape[:2])
-        # The same key can stand on several lines: the line's number makes the sample's name unique.
-        return ReferringSample(image, phrase.expression, mask, f"{phrase.key}-{phrase.line}", phrase.key)
+        return ReferringSample(image, phrase.expression, mask, phrase.sample_id, phrase.key)

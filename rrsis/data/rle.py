@@ -2,7 +2,7 @@
 
 A mask is ``{"size": [height, width], "counts": ...}``. The counts are lengths of runs down the columns, of pixels
 outside and inside in turn, as a list of numbers or as COCO's compressed string. pycocotools decodes runs that end too
-early into uninitialised memory, so nothing from a file goes to it unchecked: the reading is done here, the writing there.
+early into uninitialised memory, so nothing from a file goes to it unchecked: reading is done here, writing there.
 """
 
 from __future__ import annotations

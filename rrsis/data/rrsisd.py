@@ -165,6 +165,11 @@ class RRSISD(ReferringDataset):
         """All expressions in the order of the samples."""
         return [reference.expression for reference in self.references]
 
+    @property
+    def sample_ids(self) -> Sequence[str]:
+        """Names of all samples in their order."""
+        return [reference.sample_id for reference in self.references]
+
     def image_path(self, reference: Reference) -> Path:
         """Where the image of a reference is."""
         return self.root / IMAGE_FOLDER / reference.file_name
