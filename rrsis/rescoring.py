@@ -65,6 +65,10 @@ def _check_fit(file: PredictionFile, dataset: ReferringDataset, count: int, prot
         )
     sample_ids = list(dataset.sample_ids)
     known = set(sample_ids)
+    if len(known) < len(sample_ids):
+        raise ValueError(
+            f"dataset: {dataset.name} {dataset.split} has a sample id twice; see python -m rrsis.data.check"
+        )
     unknown = [name for name in file.predictions if name not in known]
     missing = [name for name in sample_ids[:count] if name not in file.predictions]
     for names, fault, due in (

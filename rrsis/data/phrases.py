@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .files import fit_mask, read_image, read_mask, require_file, require_folder
-from .types import ReferringDataset, ReferringSample, check_split, clean_expression
+from .types import ReferringDataset, ReferringSample, check_split, clean_expression, has_words
 
 
 @dataclass(frozen=True)
@@ -51,6 +51,11 @@ def read_phrases(path: Path) -> list[Phrase]:
     return phrases
 
 
+def phrase_file_name(split: str) -> str:
+    """Name of the phrase file of a split."""
+    return f"output_phrase_{split}.txt"
+
+
 class PhraseDataset(ReferringDataset):
     """A data set with `output_phrase_<split>.txt`. Images and masks are opened when a sample is asked for.
 
@@ -70,7 +75,7 @@ class PhraseDataset(ReferringDataset):
     def __init__(self, root: str | Path, split: str = "train") -> None:
         self.split = check_split(split)
         self.root = require_folder(root)
-        self.phrase_file = self.root / f"output_phrase_{split}.txt"
+        self.phrase_file = self.root / phrase_file_name(split)
         self.phrases = read_phrases(self.phrase_file)
         if not self.phrases:
             raise ValueError(f"{self.phrase_file} holds no expressions")
@@ -79,21 +84,33 @@ class PhraseDataset(ReferringDataset):
             if fault:
                 raise ValueError(f"{self.phrase_file}, line {phrase.line}: {fault}")
 
-    def fault(self, phrase: Phrase) -> str | None:
+    @classmethod
+    def fault(cls, phrase: Phrase) -> str | None:
         """What is wrong with a line, or None."""
-        return None if phrase.expression else f"nothing is said about {phrase.key!r}"
+        key_fault = cls.key_fault(phrase.key)
+        if key_fault is None and not has_words(phrase.expression):
+            return f"nothing is said about {phrase.key!r}"
+        return key_fault
 
-    def file_name(self, key: str) -> str:
+    @classmethod
+    def key_fault(cls, key: str) -> str | None:
+        """What is wrong with what a line starts with, or None."""
+        raise NotImplementedError
+
+    @classmethod
+    def file_name(cls, key: str) -> str:
         """Name of the image and mask files of a key."""
         raise NotImplementedError
 
-    def image_path(self, phrase: Phrase) -> Path:
-        """Where a line's image is."""
-        return self.root / self.image_folder / self.file_name(phrase.key)
+    @classmethod
+    def image_path(cls, root: Path, key: str) -> Path:
+        """Where a key's image is."""
+        return root / cls.image_folder / cls.file_name(key)
 
-    def mask_path(self, phrase: Phrase) -> Path:
-        """Where a line's mask is."""
-        return self.root / self.mask_folder / self.file_name(phrase.key)
+    @classmethod
+    def mask_path(cls, root: Path, key: str) -> Path:
+        """Where a key's mask is."""
+        return root / cls.mask_folder / cls.file_name(key)
 
     def __len__(self) -> int:
         return len(self.phrases)
@@ -110,6 +127,6 @@ class PhraseDataset(ReferringDataset):
 
     def __getitem__(self, index: int) -> ReferringSample:
         phrase = self.phrases[self._position(index)]
-        image = read_image(self.image_path(phrase))
-        mask = fit_mask(read_mask(self.mask_path(phrase), self.mask_threshold), *image.shape[:2])
+        image = read_image(self.image_path(self.root, phrase.key))
+        mask = fit_mask(read_mask(self.mask_path(self.root, phrase.key), self.mask_threshold), *image.shape[:2])
         return ReferringSample(image, phrase.expression, mask, phrase.sample_id, phrase.key)

@@ -99,6 +99,11 @@ def check_split(split: str) -> str:
     return split
 
 
+def has_words(expression: str) -> bool:
+    """Whether anything is said: a letter or a digit of any script."""
+    return any(character.isalnum() for character in expression)
+
+
 def clean_expression(text: str) -> str:
     """Expression with outer blanks dropped and inner runs of blanks made one."""
     return " ".join(text.split())
