@@ -5,7 +5,9 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 from torch.utils.data import DataLoader
+from transformers import Trainer, TrainingArguments
 
 from rrsis.data import SynthConfig, SynthRRSIS
 from rrsis.data.augment import EpochCallback, FlippedDataset, Move
@@ -152,3 +154,45 @@ def test_bad_arguments():
         FlippedDataset(Spoken([]), flip="on")
     with pytest.raises(ValueError, match="seed: got -1"):
         FlippedDataset(Spoken([]), seed=-1)
+
+
+class OneWeight(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.zeros(()))
+
+    def forward(self, pictures):
+        return {"loss": self.weight * pictures.mean()}
+
+
+def trainer_over(data, folder, seen, **arguments):
+    """A Trainer that notes the mean of every picture it is given."""
+
+    def collate(samples):
+        seen.extend(float(sample.image[0].mean()) for sample in samples)
+        return {"pictures": torch.stack([torch.from_numpy(sample.image).float() for sample in samples])}
+
+    options = TrainingArguments(
+        output_dir=str(folder),
+        num_train_epochs=3,
+        per_device_train_batch_size=2,
+        save_strategy="steps",
+        save_steps=4,
+        report_to=[],
+        remove_unused_columns=False,
+        use_cpu=True,
+        disable_tqdm=True,
+        **arguments,
+    )
+    return Trainer(OneWeight(), options, collate, data, callbacks=[EpochCallback(data)])
+
+
+def test_in_the_trainer_epochs_differ_and_a_resumed_run_sees_what_it_would_have_seen(tmp_path):
+    whole, rest = [], []
+    data = FlippedDataset(Spoken(["the ship"] * 6))
+    trainer_over(data, tmp_path, whole).train()
+    assert len({frozenset(whole[start : start + 6]) for start in (0, 6, 12)}) == 3
+    # Step 4 of 9 lies within the second epoch.
+    data = FlippedDataset(Spoken(["the ship"] * 6))
+    trainer_over(data, tmp_path, rest).train(resume_from_checkpoint=str(tmp_path / "checkpoint-4"))
+    assert rest == whole[8:]
