@@ -158,21 +158,33 @@ def _build_data(options: argparse.Namespace) -> FlippedDataset:
     return FlippedDataset(build_dataset(options.dataset, options.split, root=options.data_root), options.flip)
 
 
+def waiting_share(num_workers: int, given: float, taken: float) -> float:
+    """The share of the time in which the model waits for data, from 0 to 1.
+
+    Args:
+        num_workers: With 0, loading and training take turns; with more, they go on side by side.
+        given: Samples a second of the loader.
+        taken: Samples a second of the model.
+    """
+    return taken / (given + taken) if num_workers == 0 else max(0.0, 1.0 - given / taken)
+
+
 def text(result: dict[str, Any]) -> str:
-    """The measurement for people, with the ratio that matters: what comes to what is taken."""
+    """The measurement for people, with what matters: how much of the time the model waits."""
     taken = result["model_samples_per_second"]
     lines = [
         f"a training step takes {taken:.1f} samples/s ({result['arguments']['preset']} on {result['device']}, "
         f"{result['machine']['threads']} threads)",
-        "workers  first pass, samples/s  later passes  later passes : model",
+        "workers  first pass, samples/s  later passes  later passes : model  model waits",
     ]
+    waits = {}
     for loader in result["loaders"]:
-        first, later = loader["samples_per_second"]
-        lines.append(f"{loader['num_workers']:7d}  {first:21.1f}  {later:12.1f}  {later / taken:20.2f}")
-    best = max(result["loaders"], key=lambda loader: loader["samples_per_second"][-1])
-    ratio = best["samples_per_second"][-1] / taken
-    verdict = "not the bottleneck" if ratio > 1 else "the bottleneck"
-    lines.append(f"loading is {verdict}: with {best['num_workers']} workers it gives {ratio:.2f} times what is taken")
+        count, (first, later) = loader["num_workers"], loader["samples_per_second"]
+        waits[count] = waiting_share(count, later, taken)
+        lines.append(f"{count:7d}  {first:21.1f}  {later:12.1f}  {later / taken:20.2f}  {waits[count]:11.1%}")
+    best = min(waits, key=lambda count: waits[count])
+    verdict = "the bottleneck" if waits[best] > 0.5 else "not the bottleneck"
+    lines.append(f"loading is {verdict}: with {best} workers the model waits {waits[best]:.1%} of the time")
     return "\n".join(lines)
 
 

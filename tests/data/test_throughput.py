@@ -10,7 +10,7 @@ from torch.utils.data import Dataset
 
 from rrsis.collate import ReferringCollator
 from rrsis.data import SynthRRSIS
-from rrsis.data.throughput import build_model, loader_rates, main, text, training_rate
+from rrsis.data.throughput import build_model, loader_rates, main, text, training_rate, waiting_share
 
 
 class Slow(Dataset):
@@ -56,12 +56,27 @@ def test_the_command_on_files(written, tmp_path, capsys):
     assert result["versions"]["torch"] == torch.__version__
 
 
-@pytest.mark.parametrize(("rate", "verdict"), [(50.0, "the bottleneck: with 2"), (300.0, "not the bottleneck: with 2")])
-def test_the_verdict(rate, verdict):
-    loaders = [{"num_workers": count, "samples_per_second": [1.0, rate * (count + 1) / 3]} for count in (0, 2)]
+def test_how_long_the_model_waits():
+    assert waiting_share(0, given=100.0, taken=100.0) == 0.5
+    assert waiting_share(0, given=300.0, taken=100.0) == 0.25
+    assert waiting_share(2, given=300.0, taken=100.0) == 0.0
+    assert waiting_share(2, given=25.0, taken=100.0) == 0.75
+
+
+@pytest.mark.parametrize(
+    ("rates", "verdict"),
+    [
+        ((300.0, 90.0), "not the bottleneck: with 2 workers the model waits 10.0%"),
+        ((3000.0, 90.0), "not the bottleneck: with 0 workers the model waits 3.2%"),
+        ((20.0, 30.0), "the bottleneck: with 2 workers the model waits 70.0%"),
+    ],
+)
+def test_the_verdict(rates, verdict):
+    loaders = [
+        {"num_workers": count, "samples_per_second": [1.0, rate]} for count, rate in zip((0, 2), rates, strict=True)
+    ]
     result = {"model_samples_per_second": 100.0, "loaders": loaders, "device": "cpu", "machine": {"threads": 1}}
-    printed = text({**result, "arguments": {"preset": "tiny"}})
-    assert f"loading is {verdict} workers it gives {rate / 100:.2f} times what is taken" in printed
+    assert f"loading is {verdict} of the time" in text({**result, "arguments": {"preset": "tiny"}})
 
 
 @pytest.mark.parametrize(
