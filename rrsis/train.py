@@ -16,12 +16,14 @@ import torch
 from transformers import HfArgumentParser, TrainingArguments, set_seed
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
+from rrsis.architectures import make_model
 from rrsis.collate import ReferringCollator
 from rrsis.config import PRESETS, BTDNetConfig, make_config
 from rrsis.data import DATASETS, build_dataset
+from rrsis.data.synthetic.config import CONFIGS
 from rrsis.data.types import ReferringDataset, ReferringSample
 from rrsis.evaluate import evaluate_model, provenance
-from rrsis.model import BTDNetForReferringSegmentation
+from rrsis.model import ReferringModel
 from rrsis.pretrained import load_backbone_weights, load_text_model, load_tokenizer
 from rrsis.processing import BTDNetProcessor, build_processor, build_tokenizer
 from rrsis.trainer import ReferringTrainer
@@ -70,6 +72,9 @@ class DataArguments:
     train_scenes: int = field(default=4000, metadata={"help": "Scenes to train on; synthetic data only."})
     val_scenes: int = field(default=60, metadata={"help": "Scenes that choose the best weights; synthetic data only."})
     test_scenes: int = field(default=250, metadata={"help": "Held-out scenes; synthetic data only."})
+    difficulty: str = field(
+        default="default", metadata={"choices": list(CONFIGS), "help": "How hard the synthetic data are."}
+    )
 
 
 @dataclass
@@ -184,9 +189,7 @@ def _is_complete(checkpoint: Path) -> bool:
     return True
 
 
-def build_model(
-    arguments: ModelArguments, expressions: Sequence[str]
-) -> tuple[BTDNetForReferringSegmentation, BTDNetProcessor]:
+def build_model(arguments: ModelArguments, expressions: Sequence[str]) -> tuple[ReferringModel, BTDNetProcessor]:
     """Makes the model and its processor from a preset and, where given, from weights at hand."""
     try:
         overrides = json.loads(arguments.config_overrides)
@@ -200,7 +203,7 @@ def build_model(
         config.text_config = load_text_model(arguments.text_model).config
     config.text_config.vocab_size = len(tokenizer)
     config.text_config.pad_token_id = tokenizer.pad_token_id
-    model = BTDNetForReferringSegmentation(config)
+    model = make_model(config)
     if arguments.text_model is not None:
         model.encoder.text.load_state_dict(load_text_model(arguments.text_model).state_dict())
     if arguments.backbone_weights is not None:
@@ -215,7 +218,7 @@ def _build_splits(arguments: DataArguments) -> dict[str, ReferringDataset]:
             arguments.dataset,
             split,
             root=arguments.data_root,
-            **({"num_scenes": count} if arguments.dataset == "synthetic" else {}),
+            **({"num_scenes": count, "config": arguments.difficulty} if arguments.dataset == "synthetic" else {}),
         )
         for split, count in scenes.items()
     }
@@ -311,7 +314,7 @@ def _report(trainer: ReferringTrainer, held_out: ReferringDataset, run: Path, fa
 
 @torch.inference_mode()
 def predict_samples(
-    model: BTDNetForReferringSegmentation, processor: BTDNetProcessor, samples: Sequence[ReferringSample]
+    model: ReferringModel, processor: BTDNetProcessor, samples: Sequence[ReferringSample]
 ) -> list[np.ndarray]:
     """Masks (H, W) bool of a few samples, at the images' own sizes."""
     model.eval()

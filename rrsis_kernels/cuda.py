@@ -8,7 +8,16 @@ import torch
 
 from rrsis_kernels import library
 
-LIMITS: dict[str, Callable[[torch.dtype, dict[str, int]], str | None]] = {}
+MOST_SIDE = 1 << 22
+"""Of maps and masks: `kMaskStatisticsMostSide` in csrc/cuda/twin_mask_statistics.h."""
+
+
+def _too_large_a_map(dtype: torch.dtype, sizes: dict[str, int]) -> str | None:
+    side = max((size for name, size in sizes.items() if name != "B"), default=0)
+    return f"a map or mask of side {side} (at most {MOST_SIDE})" if side > MOST_SIDE else None
+
+
+LIMITS: dict[str, Callable[[torch.dtype, dict[str, int]], str | None]] = {"twin_mask_statistics": _too_large_a_map}
 """By public function, where it has limits: what a call's dtype and sizes have too much of, None if nothing."""
 
 
@@ -31,7 +40,7 @@ def can_run(
     if not status.loaded:
         return False, status.reason
     if not library.has_compiled("cuda", device_type, op, function):
-        return False, f"the cuda backend has no {function} kernel of {op} yet"
+        return False, f"the cuda backend has no {function} kernel of {op}"
     if dtype == torch.float64:
         return False, "the cuda kernels compute in fp32; float64 is for the reference and the cpu backend"
     too_much = LIMITS[op](dtype, shapes) if op in LIMITS and shapes is not None else None
