@@ -10,6 +10,7 @@ from torch.testing import assert_close
 
 from rrsis import export as cli
 from rrsis.evaluate import load_run
+from rrsis.model import BTDNetForReferringSegmentation
 
 pytestmark = pytest.mark.slow  # a package is compiled, once for all tests
 
@@ -72,6 +73,21 @@ def test_tracing_leaves_the_model_as_it_was(model):
     with cli._traceable(model, bounds):
         assert "auto" not in [fusion.correlation.order for fusion in model.encoder.fusions]
     assert [module.order for module in model.modules() if hasattr(module, "order")] == orders
+
+
+@pytest.mark.parametrize("backbone", ["resnet18", "swinv2_tiny_window8_256"])
+def test_other_backbones_trace_to_one_graph_too(micro_config, backbone):
+    if backbone == "resnet18":
+        micro_config.backbone_kwargs = {"layers": [1, 1, 1, 1], "channels": [8, 16, 24, 32]}
+    micro_config.backbone = backbone
+    micro_config.decoder_layers, micro_config.pixel_map_stride, micro_config.detail_dim = 2, 4, 0
+    model = BTDNetForReferringSegmentation(micro_config).eval()
+    model.encoder.image.accept_any_size()
+    program = cli.trace(model, cli.Bounds(64, 192, 12)).module()
+    for size, tokens in (((64, 64), 2), ((96, 160), 12), ((192, 64), 5)):
+        inputs = cli._example(model, size, tokens)
+        with torch.no_grad():
+            assert_close(program(*inputs), model(*inputs).logits)
 
 
 @pytest.mark.parametrize(
