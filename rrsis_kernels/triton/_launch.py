@@ -47,7 +47,7 @@ def run(
     """
     if _config.autotune():
         given = dict(zip(kernel.arg_names, values, strict=False)) | named
-        key = tuple(name for name, value in given.items() if isinstance(value, int))
+        key = tuple(name for name, value in given.items() if isinstance(value, int | str))  # str: the precision
         _autotuned(kernel, key)[grid](*values, **named, enable_fp_fusion=fp_fusion)
     else:
         kernel[grid](*values, **named, num_warps=warps, num_stages=stages, enable_fp_fusion=fp_fusion)
