@@ -14,6 +14,11 @@ from rrsis.positions import sine_positions
 from rrsis_kernels import nn as kernel_nn
 
 
+def make_timm_model(name: str, **kwargs: object) -> nn.Module:
+    """A timm model with random weights and without a classifier."""
+    return timm.create_model(name, pretrained=False, num_classes=0, **kwargs)
+
+
 class StagedBackbone(nn.Module):
     """A timm backbone that runs stage by stage, so that words can enter between the stages.
 
@@ -21,16 +26,16 @@ class StagedBackbone(nn.Module):
     are understood. Features pass as (B, h, w, C) whatever the model's own layout.
 
     Args:
-        name: name of a timm model.
+        name: name of a timm model, or one that is made already, which is taken apart.
         **kwargs: arguments of `timm.create_model`.
 
     Raises:
         ValueError: when the model has no four stages that this class knows to run.
     """
 
-    def __init__(self, name: str, **kwargs: object) -> None:
+    def __init__(self, name: str | nn.Module, **kwargs: object) -> None:
         super().__init__()
-        model = timm.create_model(name, pretrained=False, num_classes=0, **kwargs)
+        model = name if isinstance(name, nn.Module) else make_timm_model(name, **kwargs)
         if hasattr(model, "patch_embed") and hasattr(model, "layers"):
             self.stem, stages = model.patch_embed, list(model.layers)
         elif hasattr(model, "stem") and hasattr(model, "stages"):
@@ -39,9 +44,9 @@ class StagedBackbone(nn.Module):
             self.stem = nn.Sequential(model.conv1, model.bn1, model.act1, model.maxpool)
             stages = [model.layer1, model.layer2, model.layer3, model.layer4]
         else:
-            raise ValueError(f"backbone must be a Swin, ConvNeXt or ResNet of timm; got {name!r}")
+            raise ValueError(f"backbone must be a Swin, ConvNeXt or ResNet of timm; got {name!r:.80}")
         if len(stages) != NUM_STAGES:
-            raise ValueError(f"backbone must have {NUM_STAGES} stages; {name!r} has {len(stages)}")
+            raise ValueError(f"backbone must have {NUM_STAGES} stages; {name!r:.80} has {len(stages)}")
         self.stages = nn.ModuleList(stages)
         self.channels_last = getattr(model, "output_fmt", "NCHW") == "NHWC"
         self.channels = [info["num_chs"] for info in model.feature_info][-NUM_STAGES:]
