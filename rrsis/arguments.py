@@ -133,7 +133,7 @@ def parse_arguments(argv: Sequence[str] | None = None) -> tuple[ModelArguments, 
             data set's folder is missing.
     """
     argv = list(sys.argv[1:] if argv is None else argv)
-    parser = _Parser((ModelArguments, DataArguments, RunArguments), prog="python -m rrsis.train")
+    parser = _Parser((ModelArguments, DataArguments, RunArguments), prog="python -m rrsis.train", allow_abbrev=False)
     argv = _with_recipe(parser, argv)
     early = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     early.add_argument("--preset", default="tiny")

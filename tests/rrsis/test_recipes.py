@@ -79,4 +79,4 @@ def test_a_mistake_in_a_recipe_is_named(tmp_path, content, message):
 
 def test_an_unknown_option_on_the_command_line_is_named():
     with pytest.raises(SystemExit, match="there is no option 'warmup_step'; the nearest one is 'warmup_steps'"):
-        main(["--seed=1", "--warmup_step=3"])
+        main(["--dataset=refsegrs", "--warmup_step=3"])
