@@ -1,14 +1,16 @@
 """Scores a trained model on a data set: ``python -m rrsis.evaluate --model RUN --dataset synthetic --split test``.
 
-One pass over the data gives both protocols (see `rrsis.metrics`), by category and by kind of expression, and keeps the
-worst cases as pictures. Masks are made by the processor's post-processing, so what is scored here is what
-``rrsis.predict`` writes.
+One pass over the data gives both protocols (see `rrsis.metrics`), by category, kind of expression and size of the
+object, with bootstrap intervals; the calibration of the probabilities; the masks as a file; and pictures of the worst
+cases. Masks are made by the processor's post-processing, so what is scored here is what ``rrsis.predict`` writes.
+
+``python -m rrsis.evaluate --predictions FILE`` scores the masks of such a file (`rrsis.predictions`) without a model.
 """
 
 from __future__ import annotations
 
 import contextlib
-import heapq
+import hashlib
 import importlib.metadata
 import json
 import os
@@ -16,7 +18,7 @@ import platform
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,110 +27,16 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 from tqdm.auto import tqdm
 
-from rrsis.io import atomic_write
-from rrsis.metrics import PROTOCOLS, RMSIN_SIZE, ReferringMetrics, check_protocol, format_table, table_rows
-from rrsis.visualization import SampleRow, save_sample_grid
+from rrsis.confidence import DEFAULT_BOOTSTRAP, Bootstrap
+from rrsis.data import build_dataset
+from rrsis.data.types import ReferringDataset
+from rrsis.metrics import PROTOCOLS, RMSIN_SIZE
+from rrsis.predictions import read_predictions
+from rrsis.rescoring import score_predictions
+from rrsis.scoring import EvaluationResult, Scorer
 
 MODEL_INPUTS = ("pixel_values", "input_ids", "attention_mask")
 """What the model needs of the processor's output to predict."""
-
-
-@dataclass(frozen=True)
-class ScoredExpression:
-    """One line of ``per_expression.jsonl``.
-
-    Attributes:
-        index: Position in the data set.
-        sample_id: The data set's name for the triplet.
-        image_id: The data set's name for the image.
-        expression: The referring expression.
-        category: The object's category or None.
-        kind: The kind of expression or None.
-        scores: For each protocol the intersection, the union and the IoU.
-    """
-
-    index: int
-    sample_id: str
-    image_id: str
-    expression: str
-    category: str | None
-    kind: str | None
-    scores: dict[str, dict[str, float]]
-
-
-@dataclass
-class EvaluationResult:
-    """What `evaluate_model` found.
-
-    Attributes:
-        dataset: The data set's name.
-        split: Its split.
-        metrics: The collected metrics of each protocol.
-        expressions: Every scored expression, in the data set's order.
-        worst: The expressions with the lowest IoU under the first protocol, worst first, with their pictures.
-        seconds: How long the pass took.
-    """
-
-    dataset: str
-    split: str
-    metrics: dict[str, ReferringMetrics]
-    expressions: list[ScoredExpression] = field(default_factory=list)
-    worst: list[SampleRow] = field(default_factory=list)
-    seconds: float = 0.0
-
-    def overall(self, protocol: str | None = None) -> dict[str, Any]:
-        """Figures over all expressions under ``protocol`` (default: the first one that was asked for)."""
-        return self.metrics[protocol or next(iter(self.metrics))].compute()
-
-    def table(self) -> str:
-        """A text table of all figures, the protocol in every line."""
-        rows = []
-        for metrics in self.metrics.values():
-            rows += table_rows(metrics.compute(), metrics.by_category(), metrics.by_kind())
-        return format_table(rows)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Everything but the single expressions and pictures, ready for JSON."""
-        protocols = {
-            name: {
-                "overall": metrics.compute(),
-                "by_category": metrics.by_category(),
-                "by_kind": metrics.by_kind(),
-            }
-            for name, metrics in self.metrics.items()
-        }
-        return {
-            "dataset": self.dataset,
-            "split": self.split,
-            "num_expressions": len(self.expressions),
-            "seconds": round(self.seconds, 3),
-            "protocols": protocols,
-        }
-
-    def save(self, folder: str | os.PathLike[str], provenance: Mapping[str, Any] | None = None) -> list[Path]:
-        """Writes ``metrics.json``, ``per_expression.jsonl`` and, where there are worst cases, ``worst.png``.
-
-        Args:
-            folder: Where to; made if it is not there.
-            provenance: Further entries for ``metrics.json``; see `provenance`.
-
-        Returns:
-            The paths of the written files.
-        """
-        folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        paths = [folder / "metrics.json", folder / "per_expression.jsonl"]
-        with atomic_write(paths[0]) as temporary:
-            content = json.dumps({**self.to_dict(), **(provenance or {})}, indent=2, allow_nan=False)
-            temporary.write_text(content + "\n", encoding="utf-8")
-        with atomic_write(paths[1]) as temporary, temporary.open("w", encoding="utf-8") as stream:
-            for scored in self.expressions:
-                stream.write(json.dumps(vars(scored), ensure_ascii=False) + "\n")
-        if self.worst:
-            paths.append(folder / "worst.png")
-            title = f"worst of {len(self.expressions)} expressions, {self.dataset} {self.split}"
-            save_sample_grid(paths[-1], self.worst, columns=2, title=title)
-        return paths
 
 
 @torch.inference_mode()
@@ -143,6 +51,8 @@ def evaluate_model(
     limit: int | None = None,
     num_workers: int = 0,
     autocast_dtype: torch.dtype | None = None,
+    bootstrap: Bootstrap | None = DEFAULT_BOOTSTRAP,
+    keep_predictions: bool = True,
     progress: bool = True,
 ) -> EvaluationResult:
     """Predicts and scores every expression of a data set.
@@ -158,10 +68,12 @@ def evaluate_model(
         limit: Score only the first so many expressions.
         num_workers: Processes that load and prepare batches; 0 does it in this one.
         autocast_dtype: Run the model under autocast in this dtype.
+        bootstrap: How to make confidence intervals; None for none.
+        keep_predictions: Whether to keep the masks, run-length encoded, for ``predictions.json``.
         progress: Whether to show a progress bar.
 
     Returns:
-        The figures, the single scores and the worst cases.
+        The figures, the single scores, the masks and the worst cases.
 
     Raises:
         ValueError: If a number or a protocol is not valid, or the data set is empty.
@@ -172,15 +84,10 @@ def evaluate_model(
     count = len(dataset) if limit is None else min(limit, len(dataset))
     if count == 0:
         raise ValueError("dataset: got no expressions, expected at least one")
-    result = EvaluationResult(
-        dataset=str(getattr(dataset, "name", type(dataset).__name__)),
-        split=str(getattr(dataset, "split", "")),
-        metrics={check_protocol(name): ReferringMetrics(name) for name in protocols},
-    )
+    scorer = Scorer(dataset, protocols, num_worst, bootstrap, keep_predictions)
     loader = DataLoader(
         _Indexed(dataset), batch_size, sampler=range(count), num_workers=num_workers, collate_fn=_Collator(processor)
     )
-    worst = _WorstCases(num_worst)
     device = next(model.parameters()).device
     autocast = torch.autocast(device.type, autocast_dtype) if autocast_dtype is not None else contextlib.nullcontext()
     start = time.perf_counter()
@@ -188,11 +95,9 @@ def evaluate_model(
         for batch, indexed_samples in loader:
             with autocast:
                 outputs = model(**{name: batch[name].to(device, non_blocking=True) for name in MODEL_INPUTS})
-            _score_batch(result, worst, processor, outputs, indexed_samples)
+            _score_batch(scorer, processor, outputs, indexed_samples)
             bar.update(len(indexed_samples))
-    result.worst = worst.rows()
-    result.seconds = time.perf_counter() - start
-    return result
+    return scorer.finish(time.perf_counter() - start)
 
 
 def provenance(seed: int | None = None) -> dict[str, Any]:
@@ -263,60 +168,13 @@ class _Collator:
         return batch, items
 
 
-class _WorstCases:
-    """Keeps the rows with the lowest IoU; of equal ones those that came first."""
-
-    def __init__(self, limit: int) -> None:
-        self.limit = limit
-        self._heap: list[tuple[float, int, SampleRow]] = []
-
-    def add(self, iou: float, index: int, sample: Any, prediction: Any) -> None:
-        if len(self._heap) == self.limit and (not self.limit or (-iou, -index) <= self._heap[0][:2]):
-            return
-        row = SampleRow(sample.image, sample.expression, sample.mask, prediction, note=f"IoU {iou:.2f}")
-        if len(self._heap) < self.limit:
-            heapq.heappush(self._heap, (-iou, -index, row))
-        else:
-            heapq.heapreplace(self._heap, (-iou, -index, row))
-
-    def rows(self) -> list[SampleRow]:
-        return [row for _, _, row in sorted(self._heap, key=lambda entry: entry[:2], reverse=True)]
-
-
-def _score_batch(
-    result: EvaluationResult,
-    worst: _WorstCases,
-    processor: Any,
-    outputs: Any,
-    indexed_samples: Sequence[tuple[int, Any]],
-) -> None:
-    own_sizes = [sample.mask.shape for _, sample in indexed_samples]
-    probabilities = {}
-    for protocol in result.metrics:
-        sizes = [(RMSIN_SIZE, RMSIN_SIZE)] * len(own_sizes) if protocol == "rmsin" else own_sizes
-        probabilities[protocol] = processor.post_process_probabilities(outputs, sizes)
-    first = next(iter(result.metrics))
-    for position, (index, sample) in enumerate(indexed_samples):
-        scores = {}
-        for protocol, metrics in result.metrics.items():
-            probability = probabilities[protocol][position]
-            iou = metrics.update(probability, sample.mask, sample.category, kind=sample.kind)
-            counts = metrics.scores[-1]
-            scores[protocol] = {"intersection": counts.intersection, "union": counts.union, "iou": iou}
-        result.expressions.append(
-            ScoredExpression(
-                index, sample.sample_id, sample.image_id, sample.expression, sample.category, sample.kind, scores
-            )
-        )
-        if worst.limit:
-            prediction = _at_own_size(processor, outputs, probabilities, position, own_sizes)
-            worst.add(scores[first]["iou"], index, sample, prediction)
-
-
-def _at_own_size(processor: Any, outputs: Any, probabilities: dict[str, Any], position: int, sizes: Any) -> Any:
-    if "native" not in probabilities:
-        probabilities["native"] = processor.post_process_probabilities(outputs, sizes)
-    return (probabilities["native"][position] > 0.5).cpu().numpy()
+def _score_batch(scorer: Scorer, processor: Any, outputs: Any, indexed_samples: Sequence[tuple[int, Any]]) -> None:
+    own_size = processor.post_process_probabilities(outputs, [sample.mask.shape for _, sample in indexed_samples])
+    squares: Sequence[torch.Tensor | None] = [None] * len(own_size)
+    if "rmsin" in scorer.result.metrics:
+        squares = processor.post_process_probabilities(outputs, [(RMSIN_SIZE, RMSIN_SIZE)] * len(own_size))
+    for (index, sample), probabilities, square in zip(indexed_samples, own_size, squares, strict=True):
+        scorer.add_probabilities(index, sample, probabilities, square)
 
 
 @contextlib.contextmanager
@@ -329,12 +187,9 @@ def _evaluation_mode(model: torch.nn.Module) -> Iterator[None]:
         model.train(training)
 
 
-def _check_numbers(*, batch_size: int, num_worst: int, limit: int | None, num_workers: int) -> None:
-    for name, value, least in (
-        ("batch_size", batch_size, 1),
-        ("num_worst", num_worst, 0),
-        ("num_workers", num_workers, 0),
-    ):
+def _check_numbers(*, limit: int | None, **numbers: int) -> None:
+    for name, value in numbers.items():
+        least = 1 if name == "batch_size" else 0
         if value < least:
             raise ValueError(f"{name}: got {value}, expected at least {least}")
     if limit is not None and limit < 1:
@@ -361,13 +216,22 @@ def _version(package: str) -> str | None:
 class EvaluationArguments:
     """Command line of ``python -m rrsis.evaluate``."""
 
-    model: str = field(metadata={"help": "Run folder of rrsis.train, or another folder written by save_pretrained."})
+    model: str | None = field(
+        default=None, metadata={"help": "Run folder of rrsis.train, or another folder written by save_pretrained."}
+    )
+    predictions: str | None = field(
+        default=None, metadata={"help": "Instead of --model: score the masks of this predictions.json."}
+    )
     dataset: str = field(default="synthetic", metadata={"help": "synthetic, refsegrs, rrsisd or risbench."})
     split: str = field(default="test", metadata={"help": "train, val or test."})
     data_root: str | None = field(default=None, metadata={"help": "Folder of the data set; synthetic needs none."})
     protocol: str = field(default="both", metadata={"help": "native, rmsin or both."})
     out: str | None = field(
-        default=None, metadata={"help": "Folder for the results; by default evaluation-DATASET-SPLIT in the model's."}
+        default=None,
+        metadata={
+            "help": "Folder for the results; by default evaluation-DATASET-SPLIT in the model's, or "
+            "rescored-DATASET-SPLIT beside the predictions."
+        },
     )
     batch_size: int = field(default=16, metadata={"help": "Expressions per forward pass."})
     num_worst: int = field(default=16, metadata={"help": "How many of the worst cases to draw; 0 for none."})
@@ -375,6 +239,8 @@ class EvaluationArguments:
     num_workers: int = field(default=0, metadata={"help": "Processes that load data; 0 loads in this one."})
     device: str = field(default="auto", metadata={"help": "auto, cpu, cuda, cuda:1, ..."})
     bf16: bool = field(default=False, metadata={"help": "Run the model under bfloat16 autocast."})
+    bootstrap: int = field(default=1000, metadata={"help": "Resamples of images for 95% intervals; 0 for none."})
+    bootstrap_seed: int = field(default=0, metadata={"help": "Seed of the resamples."})
 
 
 def load_run(folder: str | os.PathLike[str], device: str = "auto") -> tuple[Any, Any]:
@@ -427,19 +293,44 @@ def run(arguments: EvaluationArguments) -> EvaluationResult:
     """Does what the command line asks for and writes the results.
 
     Raises:
-        FileNotFoundError: If the model or the data are not there.
-        ValueError: If an argument is not valid.
+        FileNotFoundError: If the model, the predictions or the data are not there.
+        ValueError: If an argument is not valid, or the predictions do not fit the data.
     """
-    from rrsis.data import build_dataset
-
+    if (arguments.model is None) == (arguments.predictions is None):
+        got = "neither" if arguments.model is None else "both"
+        raise ValueError(f"model, predictions: got {got}, expected --model RUN or --predictions FILE")
     protocols = parse_protocols(arguments.protocol)
     _check_numbers(
         batch_size=arguments.batch_size,
         num_worst=arguments.num_worst,
         limit=arguments.limit,
         num_workers=arguments.num_workers,
+        bootstrap=arguments.bootstrap,
+        bootstrap_seed=arguments.bootstrap_seed,
     )
     dataset = build_dataset(arguments.dataset, arguments.split, root=arguments.data_root)
+    first = "" if arguments.limit is None else f", of which the first {min(arguments.limit, len(dataset))} are scored"
+    print(dataset.describe() + first, flush=True)
+    bootstrap = Bootstrap(arguments.bootstrap, arguments.bootstrap_seed) if arguments.bootstrap else None
+    if arguments.predictions is not None:
+        result, source = _score_file(arguments, dataset, protocols, bootstrap)
+        folder, default = Path(arguments.predictions).parent, "rescored"
+    else:
+        result, source = _score_model(arguments, dataset, protocols, bootstrap)
+        folder, default = Path(arguments.model), "evaluation"
+    out = arguments.out or folder / f"{default}-{arguments.dataset}-{arguments.split}"
+    details = {**source, "arguments": vars(arguments)}
+    paths = result.save(out, {**details, **provenance(getattr(dataset, "seed", None))})
+    print(result.table())
+    print(result.notes())
+    for path in paths:
+        print(f"wrote {path}")
+    return result
+
+
+def _score_model(
+    arguments: EvaluationArguments, dataset: ReferringDataset, protocols: Sequence[str], bootstrap: Bootstrap | None
+) -> tuple[EvaluationResult, dict[str, Any]]:
     model, processor = load_run(arguments.model, arguments.device)
     result = evaluate_model(
         model,
@@ -451,14 +342,25 @@ def run(arguments: EvaluationArguments) -> EvaluationResult:
         limit=arguments.limit,
         num_workers=arguments.num_workers,
         autocast_dtype=torch.bfloat16 if arguments.bf16 else None,
+        bootstrap=bootstrap,
     )
-    out = arguments.out or Path(arguments.model) / f"evaluation-{arguments.dataset}-{arguments.split}"
-    details = {"model": str(arguments.model), "trained": _training_facts(arguments.model), "arguments": vars(arguments)}
-    paths = result.save(out, {**details, **provenance(getattr(dataset, "seed", None))})
-    print(result.table())
-    for path in paths:
-        print(f"wrote {path}")
-    return result
+    return result, {"model": str(arguments.model), "trained": _training_facts(arguments.model)}
+
+
+def _score_file(
+    arguments: EvaluationArguments, dataset: ReferringDataset, protocols: Sequence[str], bootstrap: Bootstrap | None
+) -> tuple[EvaluationResult, dict[str, Any]]:
+    file = read_predictions(arguments.predictions)
+    result = score_predictions(
+        file,
+        dataset,
+        protocols=protocols,
+        num_worst=arguments.num_worst,
+        limit=arguments.limit,
+        bootstrap=bootstrap,
+    )
+    digest = hashlib.sha256(file.path.read_bytes()).hexdigest()
+    return result, {"predictions": {"file": str(file.path), "sha256": digest, "masks": sorted(file.masks)}}
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -33,6 +33,9 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
+from rrsis.confidence import Bootstrap
+from rrsis.object_size import SIZE_NAMES, size_of
+
 PROTOCOLS: tuple[str, ...] = ("native", "rmsin")
 """Names of the protocols that `ReferringMetrics` knows."""
 
@@ -66,12 +69,16 @@ class ExpressionScore:
         union: Pixels that are in at least one of them.
         category: The object's category, where the data set has one.
         kind: The kind of expression ("class", "colour", "relation", ...), where the data set has one.
+        size: The true mask's bin of `rrsis.object_size`, where the mask was at hand.
+        image_id: The image that the expression is about; without one it counts as an image of its own.
     """
 
     intersection: int
     union: int
     category: str | None = None
     kind: str | None = None
+    size: str | None = None
+    image_id: str | None = None
 
 
 def intersection_over_union(intersection: int, union: int, protocol: str = "native") -> float:
@@ -81,15 +88,17 @@ def intersection_over_union(intersection: int, union: int, protocol: str = "nati
     return intersection / union
 
 
-def summarize(scores: Sequence[ExpressionScore], protocol: str) -> dict[str, Any]:
+def summarize(scores: Sequence[ExpressionScore], protocol: str, bootstrap: Bootstrap | None = None) -> dict[str, Any]:
     """oIoU, mIoU and Pr@X (fractions from 0 to 1) of a number of scored expressions, ready for JSON.
 
     Args:
         scores: At least one scored expression.
         protocol: The protocol under which they were scored.
+        bootstrap: How to make confidence intervals, if any.
 
     Returns:
-        ``{"oIoU": ..., "mIoU": ..., "Pr@0.5": ..., ..., "num_expressions": ..., "protocol": ...}``.
+        ``{"oIoU": ..., "mIoU": ..., "Pr@0.5": ..., ..., "num_expressions": ..., "protocol": ...}``, and with a
+        bootstrap ``"intervals"``, as `rrsis.confidence.Bootstrap.ratio_intervals` gives them over images.
 
     Raises:
         ValueError: If there is nothing to summarise or the protocol is unknown.
@@ -107,7 +116,22 @@ def summarize(scores: Sequence[ExpressionScore], protocol: str) -> dict[str, Any
     }
     for threshold in PRECISION_THRESHOLDS:
         result[f"Pr@{threshold}"] = sum(iou >= threshold for iou in ious) / len(ious)
-    return result | {"num_expressions": len(ious), "protocol": protocol}
+    result |= {"num_expressions": len(ious), "protocol": protocol}
+    if bootstrap is not None:
+        result["intervals"] = _intervals(scores, np.asarray(ious), protocol, bootstrap)
+    return result
+
+
+def _intervals(
+    scores: Sequence[ExpressionScore], ious: np.ndarray, protocol: str, bootstrap: Bootstrap
+) -> dict[str, Any]:
+    ones = np.ones_like(ious)
+    ratios = {"oIoU": (np.asarray([s.intersection for s in scores]), np.asarray([s.union for s in scores]))}
+    ratios["mIoU"] = (ious, ones)
+    ratios |= {f"Pr@{threshold}": (ious >= threshold, ones) for threshold in PRECISION_THRESHOLDS}
+    # An expression without an image is a cluster of its own; no name of an image is an integer.
+    clusters = [index if score.image_id is None else score.image_id for index, score in enumerate(scores)]
+    return bootstrap.ratio_intervals(clusters, ratios, intersection_over_union(0, 0, protocol))
 
 
 class ReferringMetrics:
@@ -145,6 +169,7 @@ class ReferringMetrics:
         category: str | None = None,
         *,
         kind: str | None = None,
+        image_id: str | None = None,
         from_logits: bool = False,
     ) -> float:
         """Scores one expression.
@@ -157,6 +182,7 @@ class ReferringMetrics:
             mask: ``(H, W)`` bool, the true mask at its own size.
             category: The object's category, for `by_category`.
             kind: The kind of expression, for `by_kind`.
+            image_id: The image that the expression is about, for confidence intervals.
             from_logits: Whether a floating ``prediction`` holds logits instead of probabilities.
 
         Returns:
@@ -167,16 +193,24 @@ class ReferringMetrics:
             ValueError: If a shape is wrong, a value is NaN, or a probability lies outside [0, 1].
         """
         truth = _mask_array(mask)
+        size_name = size_of(truth)
         size = (RMSIN_SIZE, RMSIN_SIZE) if self.protocol == "rmsin" else truth.shape
         predicted = binarize(prediction, size, from_logits=from_logits, resize_masks=self.protocol == "rmsin")
         if self.protocol == "rmsin":
             truth = resize_mask_nearest(truth, size)
         intersection = int(np.count_nonzero(predicted & truth))
         union = int(np.count_nonzero(predicted | truth))
-        return self.add_counts(intersection, union, category, kind=kind)
+        return self.add_counts(intersection, union, category, kind=kind, size=size_name, image_id=image_id)
 
     def add_counts(
-        self, intersection: int, union: int, category: str | None = None, *, kind: str | None = None
+        self,
+        intersection: int,
+        union: int,
+        category: str | None = None,
+        *,
+        kind: str | None = None,
+        size: str | None = None,
+        image_id: str | None = None,
     ) -> float:
         """Adds an expression whose pixels were counted elsewhere; the counts must follow this object's protocol.
 
@@ -192,7 +226,7 @@ class ReferringMetrics:
                 f"intersection, union: got {intersection!r}, {union!r}, "
                 "expected integers with 0 <= intersection <= union"
             )
-        self.scores.append(ExpressionScore(inter, uni, category, kind))
+        self.scores.append(ExpressionScore(inter, uni, category, kind, size, image_id))
         return intersection_over_union(inter, uni, self.protocol)
 
     def merge(self, other: ReferringMetrics) -> ReferringMetrics:
@@ -206,33 +240,40 @@ class ReferringMetrics:
         self.scores.extend(other.scores)
         return self
 
-    def compute(self) -> dict[str, Any]:
+    def compute(self, bootstrap: Bootstrap | None = None) -> dict[str, Any]:
         """Metrics over all expressions; see `summarize`.
 
         Raises:
             ValueError: If no expression was added.
         """
-        return summarize(self.scores, self.protocol)
+        return summarize(self.scores, self.protocol, bootstrap)
 
-    def by_category(self) -> dict[str, dict[str, Any]]:
+    def by_category(self, bootstrap: Bootstrap | None = None) -> dict[str, dict[str, Any]]:
         """Metrics of each category, by name; expressions without a category are left out."""
-        return self._by(lambda score: score.category)
+        return self._by(lambda score: score.category, bootstrap)
 
-    def by_kind(self) -> dict[str, dict[str, Any]]:
+    def by_kind(self, bootstrap: Bootstrap | None = None) -> dict[str, dict[str, Any]]:
         """Metrics of each kind of expression, by name; expressions without a kind are left out."""
-        return self._by(lambda score: score.kind)
+        return self._by(lambda score: score.kind, bootstrap)
+
+    def by_size(self, bootstrap: Bootstrap | None = None) -> dict[str, dict[str, Any]]:
+        """Metrics by the true mask's share of its image, from small to large, in the bins of `rrsis.object_size`."""
+        groups = self._by(lambda score: score.size, bootstrap)
+        return {name: groups[name] for name in SIZE_NAMES if name in groups}
 
     def table(self) -> str:
-        """A text table: all expressions, then each category and each kind, the protocol in every line."""
-        return format_table(table_rows(self.compute(), self.by_category(), self.by_kind()))
+        """A text table: all expressions, then each category, kind and size, the protocol in every line."""
+        return format_table(table_rows(self.compute(), self.by_category(), self.by_kind(), self.by_size()))
 
-    def _by(self, group_of: Callable[[ExpressionScore], str | None]) -> dict[str, dict[str, Any]]:
+    def _by(
+        self, group_of: Callable[[ExpressionScore], str | None], bootstrap: Bootstrap | None
+    ) -> dict[str, dict[str, Any]]:
         groups: dict[str, list[ExpressionScore]] = {}
         for score in self.scores:
             name = group_of(score)
             if name is not None:
                 groups.setdefault(name, []).append(score)
-        return {name: summarize(groups[name], self.protocol) for name in sorted(groups)}
+        return {name: summarize(groups[name], self.protocol, bootstrap) for name in sorted(groups)}
 
 
 def binarize(
@@ -302,11 +343,12 @@ def table_rows(
     overall: Mapping[str, Any],
     by_category: Mapping[str, Mapping[str, Any]] | None = None,
     by_kind: Mapping[str, Mapping[str, Any]] | None = None,
+    by_size: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> list[tuple[str, Mapping[str, Any]]]:
-    """Rows for `format_table`: all expressions first, then the categories and the kinds."""
+    """Rows for `format_table`: all expressions first, then the categories, the kinds and the sizes."""
     rows: list[tuple[str, Mapping[str, Any]]] = [("all", overall)]
-    rows += [(f"category: {name}", figures) for name, figures in (by_category or {}).items()]
-    rows += [(f"kind: {name}", figures) for name, figures in (by_kind or {}).items()]
+    for group, members in (("category", by_category), ("kind", by_kind), ("size", by_size)):
+        rows += [(f"{group}: {name}", figures) for name, figures in (members or {}).items()]
     return rows
 
 
@@ -314,18 +356,24 @@ def format_table(rows: Iterable[tuple[str, Mapping[str, Any]]]) -> str:
     """Renders figures as a text table, in per cent, with the protocol in every line.
 
     Args:
-        rows: Pairs of a label and a dictionary as `summarize` returns it.
+        rows: Pairs of a label and a dictionary as `summarize` returns it. Where one has intervals, those of oIoU and
+            mIoU are shown, "-" for an interval that there is none of.
 
     Returns:
         Lines joined by newlines, without one at the end.
     """
+    rows = list(rows)
     header = ["expressions", "protocol", "n", *METRIC_NAMES]
+    levels = {figures["intervals"]["level"] for _, figures in rows if "intervals" in figures}
+    shown = ("oIoU", "mIoU") if levels else ()
+    header += [f"{name} {100 * min(levels):g}%" for name in shown]
     cells = [
         [
             label,
             figures["protocol"],
             str(figures["num_expressions"]),
             *(f"{100 * figures[m]:.2f}" for m in METRIC_NAMES),
+            *(_interval_text(figures.get("intervals", {}).get(name)) for name in shown),
         ]
         for label, figures in rows
     ]
@@ -339,6 +387,10 @@ def format_table(rows: Iterable[tuple[str, Mapping[str, Any]]]) -> str:
         return "  ".join(parts).rstrip()
 
     return "\n".join([line(header), rule, *map(line, cells)])
+
+
+def _interval_text(interval: Sequence[float] | None) -> str:
+    return "-" if interval is None else f"{100 * interval[0]:.2f} to {100 * interval[1]:.2f}"
 
 
 def _mask_array(mask: torch.Tensor | np.ndarray) -> np.ndarray:

@@ -130,7 +130,7 @@ class BTDNetProcessor(ProcessorMixin):
             return_tensors=return_tensors,
         )
         data = {
-            "pixel_values": self.image_processor(images=images, return_tensors=return_tensors)["pixel_values"],
+            "pixel_values": self._pixel_values(images, return_tensors),
             "input_ids": encoding["input_ids"],
             "attention_mask": encoding["attention_mask"],
         }
@@ -147,6 +147,17 @@ class BTDNetProcessor(ProcessorMixin):
                 ]
             )
         return BatchFeature(data)
+
+    def _pixel_values(self, images: Sequence[Image.Image | np.ndarray], return_tensors: str) -> Tensor:
+        # The image processor guesses where an array has its channels, and takes (1, W, 3) and (3, W, 3) for channels
+        # first. Given channels first, it has nothing to guess.
+        inputs = [
+            torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1))) if isinstance(image, np.ndarray) else image
+            for image in images
+        ]
+        return self.image_processor(images=inputs, input_data_format="channels_first", return_tensors=return_tensors)[
+            "pixel_values"
+        ]
 
     def post_process_probabilities(
         self, outputs: BTDNetOutput, target_sizes: Sequence[tuple[int, int]]

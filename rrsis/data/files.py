@@ -36,7 +36,7 @@ def _read(path: Path, what: str, mode: str | None) -> np.ndarray:
     try:
         with Image.open(path) as image:
             return np.array(image if mode is None else image.convert(mode))
-    except OSError as error:
+    except Exception as error:  # on a broken file decoders raise OSError, SyntaxError, struct.error and others
         raise OSError(f"{what} cannot be read: {path}: {error}") from error
 
 

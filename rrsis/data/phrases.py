@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .files import fit_mask, read_image, read_mask, require_file, require_folder
-from .types import ReferringDataset, ReferringSample, check_split, clean_expression
+from .types import ReferringDataset, ReferringSample, check_split, clean_expression, has_words
 
 
 @dataclass(frozen=True)
@@ -23,6 +23,11 @@ class Phrase:
     line: int
     key: str
     expression: str
+
+    @property
+    def sample_id(self) -> str:
+        """Name of its sample: the same key can stand on several lines, the line's number makes it unique."""
+        return f"{self.key}-{self.line}"
 
 
 def read_phrases(path: Path) -> list[Phrase]:
@@ -46,6 +51,11 @@ def read_phrases(path: Path) -> list[Phrase]:
     return phrases
 
 
+def phrase_file_name(split: str) -> str:
+    """Name of the phrase file of a split."""
+    return f"output_phrase_{split}.txt"
+
+
 class PhraseDataset(ReferringDataset):
     """A data set with `output_phrase_<split>.txt`. Images and masks are opened when a sample is asked for.
 
@@ -65,7 +75,7 @@ class PhraseDataset(ReferringDataset):
     def __init__(self, root: str | Path, split: str = "train") -> None:
         self.split = check_split(split)
         self.root = require_folder(root)
-        self.phrase_file = self.root / f"output_phrase_{split}.txt"
+        self.phrase_file = self.root / phrase_file_name(split)
         self.phrases = read_phrases(self.phrase_file)
         if not self.phrases:
             raise ValueError(f"{self.phrase_file} holds no expressions")
@@ -74,21 +84,33 @@ class PhraseDataset(ReferringDataset):
             if fault:
                 raise ValueError(f"{self.phrase_file}, line {phrase.line}: {fault}")
 
-    def fault(self, phrase: Phrase) -> str | None:
+    @classmethod
+    def fault(cls, phrase: Phrase) -> str | None:
         """What is wrong with a line, or None."""
-        return None if phrase.expression else f"nothing is said about {phrase.key!r}"
+        key_fault = cls.key_fault(phrase.key)
+        if key_fault is None and not has_words(phrase.expression):
+            return f"nothing is said about {phrase.key!r}"
+        return key_fault
 
-    def file_name(self, key: str) -> str:
+    @classmethod
+    def key_fault(cls, key: str) -> str | None:
+        """What is wrong with what a line starts with, or None."""
+        raise NotImplementedError
+
+    @classmethod
+    def file_name(cls, key: str) -> str:
         """Name of the image and mask files of a key."""
         raise NotImplementedError
 
-    def image_path(self, phrase: Phrase) -> Path:
-        """Where a line's image is."""
-        return self.root / self.image_folder / self.file_name(phrase.key)
+    @classmethod
+    def image_path(cls, root: Path, key: str) -> Path:
+        """Where a key's image is."""
+        return root / cls.image_folder / cls.file_name(key)
 
-    def mask_path(self, phrase: Phrase) -> Path:
-        """Where a line's mask is."""
-        return self.root / self.mask_folder / self.file_name(phrase.key)
+    @classmethod
+    def mask_path(cls, root: Path, key: str) -> Path:
+        """Where a key's mask is."""
+        return root / cls.mask_folder / cls.file_name(key)
 
     def __len__(self) -> int:
         return len(self.phrases)
@@ -98,9 +120,13 @@ class PhraseDataset(ReferringDataset):
         """All expressions in the order of the samples."""
         return [phrase.expression for phrase in self.phrases]
 
+    @property
+    def sample_ids(self) -> Sequence[str]:
+        """Names of all samples in their order."""
+        return [phrase.sample_id for phrase in self.phrases]
+
     def __getitem__(self, index: int) -> ReferringSample:
         phrase = self.phrases[self._position(index)]
-        image = read_image(self.image_path(phrase))
-        mask = fit_mask(read_mask(self.mask_path(phrase), self.mask_threshold), *image.shape[:2])
-        # The same key can stand on several lines: the line's number makes the sample's name unique.
-        return ReferringSample(image, phrase.expression, mask, f"{phrase.key}-{phrase.line}", phrase.key)
+        image = read_image(self.image_path(self.root, phrase.key))
+        mask = fit_mask(read_mask(self.mask_path(self.root, phrase.key), self.mask_threshold), *image.shape[:2])
+        return ReferringSample(image, phrase.expression, mask, phrase.sample_id, phrase.key)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .phrases import Phrase, PhraseDataset
+from .phrases import PhraseDataset
 
 
 class RefSegRS(PhraseDataset):
@@ -14,12 +14,14 @@ class RefSegRS(PhraseDataset):
     # The masks hold 0 and 255. Published loaders draw the line at 50, so resampled copies agree with theirs.
     mask_threshold = 50
 
-    def fault(self, phrase: Phrase) -> str | None:
-        """What is wrong with a line, or None."""
-        if not (phrase.key.isascii() and phrase.key.isdigit()):
-            return f"it starts with {phrase.key!r}, due are the digits of an image's number"
-        return super().fault(phrase)
+    @classmethod
+    def key_fault(cls, key: str) -> str | None:
+        """What is wrong with a number, or None."""
+        if not (key.isascii() and key.isdigit()):
+            return f"it starts with {key!r}, due are the digits of an image's number"
+        return None
 
-    def file_name(self, key: str) -> str:
+    @classmethod
+    def file_name(cls, key: str) -> str:
         """Name of the image and mask files of a number."""
         return f"{key}.tif"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .phrases import Phrase, PhraseDataset
+from .phrases import PhraseDataset
 
 
 class RISBench(PhraseDataset):
@@ -13,12 +13,14 @@ class RISBench(PhraseDataset):
     mask_folder = "mask"
     mask_threshold = 0
 
-    def fault(self, phrase: Phrase) -> str | None:
-        """What is wrong with a line, or None."""
-        if "/" in phrase.key or "\\" in phrase.key or phrase.key.startswith("."):
-            return f"it starts with {phrase.key!r}, due is the bare name of an image file"
-        return super().fault(phrase)
+    @classmethod
+    def key_fault(cls, key: str) -> str | None:
+        """What is wrong with a file name, or None."""
+        if "/" in key or "\\" in key or key.startswith("."):
+            return f"it starts with {key!r}, due is the bare name of an image file"
+        return None
 
-    def file_name(self, key: str) -> str:
+    @classmethod
+    def file_name(cls, key: str) -> str:
         """Name of the image and mask files: the key itself."""
         return key

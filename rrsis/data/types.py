@@ -50,7 +50,7 @@ class ReferringSample:
 class ReferringDataset(Dataset[ReferringSample]):
     """A map-style data set of `ReferringSample`s.
 
-    Subclasses give `__len__`, `__getitem__` and `expressions`; `name` and `split` say what it is.
+    Subclasses give `__len__`, `__getitem__`, `expressions` and `sample_ids`; `name` and `split` say what it is.
     """
 
     name: str
@@ -66,6 +66,15 @@ class ReferringDataset(Dataset[ReferringSample]):
     def expressions(self) -> Sequence[str]:
         """All expressions in the order of the samples, without decoding any image."""
         raise NotImplementedError
+
+    @property
+    def sample_ids(self) -> Sequence[str]:
+        """The `sample_id` of all samples in their order, without decoding any image."""
+        raise NotImplementedError
+
+    def describe(self) -> str:
+        """What is used, in words: data set, split and how many expressions. No sample is ever left out of the count."""
+        return f"{self.name} {self.split}: {len(self)} expressions"
 
     def _position(self, index: int) -> int:
         """Index as a position from 0 on (negative ones count from the end).
@@ -88,6 +97,11 @@ def check_split(split: str) -> str:
     if split not in SPLITS:
         raise ValueError(f"split: got {split!r}, due is one of {', '.join(SPLITS)}")
     return split
+
+
+def has_words(expression: str) -> bool:
+    """Whether anything is said: a letter or a digit of any script."""
+    return any(character.isalnum() for character in expression)
 
 
 def clean_expression(text: str) -> str:

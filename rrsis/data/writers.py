@@ -15,9 +15,9 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
-from pycocotools import mask as coco_mask
 from tqdm.auto import tqdm
 
+from .rle import encode_mask
 from .rrsisd import IMAGE_FOLDER, INSTANCES_FILE, REFS_FILE
 from .types import ReferringDataset, ReferringSample
 
@@ -107,15 +107,13 @@ def _write_rrsisd(splits: Splits, root: Path) -> None:
             Image.fromarray(sample.image).save(root / IMAGE_FOLDER / file_name, quality=95)
             images[sample.image_id] = {"id": len(images), "file_name": file_name, "width": width, "height": height}
         image = images[sample.image_id]
-        runs = coco_mask.encode(np.asfortranarray(sample.mask.astype(np.uint8)))
-        segmentation = [{"size": list(runs["size"]), "counts": runs["counts"].decode("ascii")}]
         annotations.append(
             {
                 "id": number,
                 "image_id": image["id"],
                 "categories_id": numbers[sample.category],
                 "bbox": _box(sample.mask),
-                "segmentation": segmentation,
+                "segmentation": [encode_mask(sample.mask)],
                 "area": sample.area,
                 "iscrowd": 0,
             }

@@ -147,6 +147,10 @@ def test_forms_of_segmentation(segmentation):
         ([], "segmentation: got"),
         ("runs", "segmentation: got"),
         (None, "segmentation: got"),
+        ([{"size": [80, 80], "counts": "09"}], "cover 9 pixels"),
+        ([[1.0, 2.0, 3.0, 4.0]], "3 corners or more"),
+        ([[1.0, 2.0, 3.0, 4.0, "x", 6.0]], "no finite number"),
+        (["ab"], "3 corners or more"),
         ([{"size": [8, 8]}], "due are size and counts"),
         ([part(rectangle(0, 0, 2, 2)), part(rectangle(0, 0, 2, 2, (60, 60)))], "different sizes"),
     ],
@@ -154,7 +158,7 @@ def test_forms_of_segmentation(segmentation):
 def test_faulty_segmentations(folder, segmentation, message):
     folder.instances["annotations"][0]["segmentation"] = segmentation
     data = folder.read()
-    with pytest.raises(ValueError, match=f"annotation 3: .*{message}"):
+    with pytest.raises(ValueError, match=rf"instances\.json: annotation 3: .*{message}"):
         data[0]
 
 

@@ -130,7 +130,8 @@ def test_limit_and_autocast(red_detector, small_processor, squares):
 def test_saved_files_say_what_they_hold(red_detector, small_processor, squares, tmp_path):
     result = evaluate_model(red_detector, small_processor, squares, progress=False)
     paths = result.save(tmp_path / "out", provenance(seed=5))
-    assert sorted(path.name for path in paths) == ["metrics.json", "per_expression.jsonl", "worst.png"]
+    names = ["metrics.json", "per_expression.jsonl", "predictions.json", "reliability.png", "worst.png"]
+    assert sorted(path.name for path in paths) == names
     assert sorted(tmp_path.joinpath("out").iterdir()) == sorted(paths)
     content = json.loads((tmp_path / "out" / "metrics.json").read_text())
     assert content["seed"] == 5

@@ -32,6 +32,14 @@ def test_tokenizer_needs_words():
         build_tokenizer([" ", ""])
 
 
+@pytest.mark.parametrize("shape", [(1, 1, 3), (1, 9, 3), (3, 9, 3), (9, 3, 3), (3, 3, 3)])
+def test_images_a_few_pixels_wide_are_not_taken_for_channels(processor, shape):
+    image = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+    batch = processor([image, Image.fromarray(image)], EXPRESSIONS[:2])
+    assert batch["pixel_values"].shape == (2, 3, 64, 64)
+    assert torch.equal(batch["pixel_values"][0], batch["pixel_values"][1])
+
+
 def test_batch(processor):
     images = [np.zeros((64, 64, 3), np.uint8), Image.new("RGB", (100, 50), (255, 255, 255))]
     masks = [np.ones((64, 64), bool), np.zeros((50, 100), bool)]

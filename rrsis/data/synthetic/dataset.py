@@ -102,8 +102,10 @@ class SynthRRSIS(ReferringDataset):
                 # The latest scene stays, as its expressions are mostly asked for in a row.
                 self._pixels.clear()
             self._pixels[index] = (image, label_map)
-        name = f"{self.split}-{index:06d}"
-        return Scene(name, layout.terrain.theme, layout.objects, statements, image, label_map)
+        return Scene(self._scene_id(index), layout.terrain.theme, layout.objects, statements, image, label_map)
+
+    def _scene_id(self, index: int) -> str:
+        return f"{self.split}-{index:06d}"
 
     def locate(self, index: int) -> tuple[int, int]:
         """Which scene, and which of its expressions, sample `index` is."""
@@ -117,7 +119,7 @@ class SynthRRSIS(ReferringDataset):
             image=scene.image,
             expression=statement.text,
             mask=scene.mask(statement.referent),
-            sample_id=f"{scene.scene_id}-{number}",
+            sample_id=_sample_id(scene.scene_id, number),
             image_id=scene.scene_id,
             category=scene.objects[statement.referent].category,
             kind=statement.kind,
@@ -127,3 +129,13 @@ class SynthRRSIS(ReferringDataset):
     def expressions(self) -> Sequence[str]:
         """All expressions in the order of the samples; nothing is rendered for it."""
         return [statement.text for index in range(self.num_scenes) for statement in self._plan(index)[1]]
+
+    @property
+    def sample_ids(self) -> Sequence[str]:
+        """Names of all samples in their order; no scene is made for it."""
+        places = map(self.locate, range(len(self)))
+        return [_sample_id(self._scene_id(scene), number) for scene, number in places]
+
+
+def _sample_id(scene_id: str, number: int) -> str:
+    return f"{scene_id}-{number}"
