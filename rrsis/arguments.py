@@ -16,6 +16,7 @@ from rrsis.config import PRESETS
 from rrsis.data import DATASETS
 from rrsis.pretrained import TEXT_MODEL
 from rrsis.recipes import read_recipe, unknown_option
+from rrsis.selection import check_validation_split
 
 PRESET_ARGUMENTS: dict[str, dict[str, Any]] = {
     "tiny": {
@@ -53,6 +54,9 @@ class DataArguments:
     dataset: str = field(default="synthetic", metadata={"choices": DATASETS, "help": "The data set."})
     data_root: str | None = field(
         default=None, metadata={"help": "Folder of the data set, as published; not for the synthetic one."}
+    )
+    validation_split: str = field(
+        default="val", metadata={"help": "Split that chooses the best weights: val or train, never test."}
     )
     train_scenes: int = field(default=4000, metadata={"help": "Scenes to train on; synthetic data only."})
     val_scenes: int = field(default=60, metadata={"help": "Scenes that choose the best weights; synthetic data only."})
@@ -114,7 +118,7 @@ class RunArguments(TrainingArguments):
     remove_unused_columns: bool = field(default=False)
     bf16: bool = field(default_factory=lambda: torch.cuda.is_available() and torch.cuda.is_bf16_supported())
     overwrite_output_dir: bool = field(
-        default=False, metadata={"help": "Start anew in a run folder that holds an older run."}
+        default=False, metadata={"help": "Start anew in a run folder that holds an older run, whose checkpoints go."}
     )
 
 
@@ -146,6 +150,7 @@ def parse_arguments(argv: Sequence[str] | None = None) -> tuple[ModelArguments, 
     if unknown:
         raise ValueError(unknown_option(unknown[0].lstrip("-").partition("=")[0], _options(parser)))
     model_arguments, data_arguments, run_arguments = parsed
+    check_validation_split(data_arguments.validation_split)
     if data_arguments.dataset != "synthetic" and data_arguments.data_root is None:
         raise ValueError(f"--data_root must name the folder of {data_arguments.dataset}; got nothing")
     if run_arguments.process_index == 0:

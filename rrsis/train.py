@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 import torch
 from transformers import set_seed
-from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from rrsis.arguments import DataArguments, ModelArguments, RunArguments, parse_arguments
+from rrsis.checkpoints import CheckpointError, find_checkpoint
 from rrsis.collate import ReferringCollator
 from rrsis.config import BTDNetConfig, make_config
 from rrsis.data import build_dataset
@@ -27,7 +27,9 @@ from rrsis.pretrained import (
     load_text_model,
     load_tokenizer,
 )
+from rrsis.processes import on_first_process
 from rrsis.processing import BTDNetProcessor, build_processor, build_tokenizer
+from rrsis.selection import check_apart_from_test
 from rrsis.trainer import ReferringTrainer
 from rrsis.visualization import SampleRow, save_curves, save_sample_grid
 
@@ -36,40 +38,6 @@ NUM_SAMPLES = 12
 
 PRETRAINED_PRESETS = ("base",)
 """Presets that start from pretrained weights unless told to start from scratch."""
-
-
-def find_checkpoint(value: str | None, output_dir: str) -> str | None:
-    """Finds the checkpoint to resume from.
-
-    Args:
-        value: None for none; "last" (or "true") for the newest in `output_dir`; or a checkpoint's folder.
-        output_dir: the run folder.
-
-    Returns:
-        The checkpoint's folder, or None. A checkpoint whose writing was cut off is passed over: its trainer_state.json,
-        which is written last, is missing or broken.
-
-    Raises:
-        ValueError: when there is no complete checkpoint where one was asked for.
-    """
-    if value is None:
-        return None
-    if value.lower() not in ("last", "true"):
-        if not _is_complete(Path(value)):
-            raise ValueError(f"--resume_from_checkpoint must be a complete checkpoint's folder; got {value}")
-        return value
-    found = [path for path in Path(output_dir).glob(f"{PREFIX_CHECKPOINT_DIR}-*") if _is_complete(path)]
-    if not found:
-        raise ValueError(f"--resume_from_checkpoint {value}: {output_dir} holds no complete checkpoint")
-    return str(max(found, key=lambda path: int(path.name.rsplit("-", 1)[1])))
-
-
-def _is_complete(checkpoint: Path) -> bool:
-    try:
-        json.loads((checkpoint / "trainer_state.json").read_text())
-    except (OSError, ValueError):
-        return False
-    return True
 
 
 def build_model(
@@ -107,6 +75,8 @@ def build_model(
 
 def _build_splits(arguments: DataArguments) -> dict[str, ReferringDataset]:
     scenes = {"train": arguments.train_scenes, "val": arguments.val_scenes, "test": arguments.test_scenes}
+    if arguments.dataset != "synthetic":
+        check_apart_from_test(arguments.dataset, arguments.data_root, arguments.validation_split)
     return {
         split: build_dataset(
             arguments.dataset,
@@ -130,9 +100,8 @@ def prepare(
         ValueError: when an argument does not hold; the message names it.
         OSError: when a file of the data set is missing.
     """
-    run_arguments.resume_from_checkpoint = find_checkpoint(
-        run_arguments.resume_from_checkpoint, run_arguments.output_dir
-    )
+    wanted = run_arguments.resume_from_checkpoint
+    run_arguments.resume_from_checkpoint = on_first_process(lambda: find_checkpoint(wanted, run_arguments.output_dir))
     set_seed(run_arguments.seed)
     splits = _build_splits(data_arguments)
     model, processor = build_model(model_arguments, splits["train"].expressions)
@@ -140,7 +109,7 @@ def prepare(
         model=model,
         args=run_arguments,
         train_dataset=splits["train"],
-        eval_dataset=splits["val"],
+        eval_dataset=splits[data_arguments.validation_split],
         data_collator=ReferringCollator(processor),
         processing_class=processor,
     )
@@ -225,7 +194,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         trainer, splits = prepare(*arguments)
     except (ValueError, OSError) as error:
         sys.exit(f"rrsis.train: {error}")
-    run = train(trainer, splits["test"], *arguments)
+    try:
+        run = train(trainer, splits["test"], *arguments)
+    except CheckpointError as error:
+        sys.exit(f"rrsis.train: {error}")
     print(f"run folder: {run}")
 
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+import shutil
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,7 +13,18 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import EvalPrediction, Trainer
+from transformers.trainer import TRAINER_STATE_NAME
+from transformers.trainer_utils import TrainOutput, rotate_checkpoints
 
+from rrsis.checkpoints import (
+    UNFINISHED,
+    CheckpointError,
+    checkpoint_path,
+    clear_before_training,
+    describe_failure,
+    publish,
+)
+from rrsis.io import sync_files
 from rrsis.metrics import ReferringMetrics
 
 LOSS_PARTS = ("segmentation_loss", "correlation_loss", "reconstruction_loss")
@@ -27,6 +41,67 @@ class ReferringTrainer(Trainer):
         super().__init__(*args, compute_metrics=summarize_counts, **kwargs)
         self._part_sums: dict[str, Tensor] = {}
         self._part_steps = 0
+        self._checkpoint_folder: Path | None = None
+
+    def train(self, resume_from_checkpoint: str | None = None, **kwargs: Any) -> TrainOutput:
+        """Trains, after clearing away what an earlier run left broken."""
+        if self.is_world_process_zero():
+            clear_before_training(self.args.output_dir, resume_from_checkpoint)
+        self.accelerator.wait_for_everyone()
+        return super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
+
+    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        """Writes a checkpoint beside its place and gives it its name when it is whole."""
+        step = self.state.global_step
+        try:
+            with self._writing_elsewhere() as folder:
+                super()._save_checkpoint(model, trial)
+                self._name_best()
+                self.accelerator.wait_for_everyone()  # each process writes its own random state
+                if self.args.should_save:
+                    written = checkpoint_path(folder, step)
+                    self.state.save_to_json(str(written / TRAINER_STATE_NAME))
+                    publish(written, checkpoint_path(self.args.output_dir, step))
+        except Exception as error:
+            raise CheckpointError(describe_failure(self.args.output_dir, step, error)) from error
+        if self.args.should_save:
+            best = self.state.best_model_checkpoint
+            rotate_checkpoints(self.args.output_dir, self.args.save_total_limit, best, use_mtime=True)
+        self.accelerator.wait_for_everyone()
+
+    def _name_best(self) -> None:
+        """The best checkpoint by its final name, wherever it was when Trainer looked."""
+        best = self.state.best_global_step
+        if best:
+            path = checkpoint_path(self.args.output_dir, best)
+            exists = best == self.state.global_step or path.is_dir()
+            self.state.best_model_checkpoint = str(path) if exists else None
+
+    @contextlib.contextmanager
+    def _writing_elsewhere(self) -> Iterator[Path]:
+        """Lets Trainer write its checkpoints to a folder that is no checkpoint's, and removes that folder."""
+        self._checkpoint_folder = Path(self.args.output_dir) / UNFINISHED
+        try:
+            yield self._checkpoint_folder
+        finally:
+            if self.args.should_save:
+                shutil.rmtree(self._checkpoint_folder, ignore_errors=True)
+            self._checkpoint_folder = None
+
+    def _get_output_dir(self, trial: Any) -> str:
+        return str(self._checkpoint_folder or super()._get_output_dir(trial))
+
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """Saves the model; into the run folder file by file, each there whole or not at all."""
+        if output_dir is not None:
+            super().save_model(output_dir, _internal_call)
+            return
+        with self._writing_elsewhere() as folder:
+            super().save_model(str(folder), _internal_call)
+            if self.args.should_save:
+                sync_files(folder)
+                for path in folder.iterdir():
+                    path.replace(Path(self.args.output_dir) / path.name)
 
     def compute_loss(
         self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool = False, **kwargs: Any
