@@ -117,6 +117,16 @@ class RunArguments(TrainingArguments):
     greater_is_better: bool | None = field(default=True)
     remove_unused_columns: bool = field(default=False)
     bf16: bool = field(default_factory=lambda: torch.cuda.is_available() and torch.cuda.is_bf16_supported())
+    encoder_lr_factor: float = field(
+        default=1.0, metadata={"help": "Learning rate of the encoders' last layers, as a share of --learning_rate."}
+    )
+    layer_lr_decay: float = field(
+        default=1.0, metadata={"help": "Learning rate of each encoder layer, as a share of that of the layer above."}
+    )
+    ema_decay: float = field(
+        default=0.0,
+        metadata={"help": "Evaluate and save an average of the weights that forgets at this rate, as 0.999; 0: none."},
+    )
     overwrite_output_dir: bool = field(
         default=False, metadata={"help": "Start anew in a run folder that holds an older run, whose checkpoints go."}
     )
@@ -150,12 +160,21 @@ def parse_arguments(argv: Sequence[str] | None = None) -> tuple[ModelArguments, 
     if unknown:
         raise ValueError(unknown_option(unknown[0].lstrip("-").partition("=")[0], _options(parser)))
     model_arguments, data_arguments, run_arguments = parsed
+    _check_rates(run_arguments)
     check_validation_split(data_arguments.validation_split)
     if data_arguments.dataset != "synthetic" and data_arguments.data_root is None:
         raise ValueError(f"--data_root must name the folder of {data_arguments.dataset}; got nothing")
     if run_arguments.process_index == 0:
         run_arguments.output_dir = _free_run_folder(run_arguments, is_default=run_arguments.output_dir == default_run)
     return model_arguments, data_arguments, run_arguments
+
+
+def _check_rates(arguments: RunArguments) -> None:
+    for name in ("encoder_lr_factor", "layer_lr_decay"):
+        if not 0 < getattr(arguments, name) <= 1:
+            raise ValueError(f"--{name} must be above 0 and at most 1; got {getattr(arguments, name)}")
+    if not 0 <= arguments.ema_decay < 1:
+        raise ValueError(f"--ema_decay must be at least 0 and below 1; got {arguments.ema_decay}")
 
 
 def _options(parser: argparse.ArgumentParser) -> list[str]:

@@ -6,8 +6,10 @@ from typing import NamedTuple
 
 import timm
 import torch
+from timm.models import checkpoint_seq
 from torch import Tensor, nn
 from transformers import BertModel
+from transformers.modeling_layers import GradientCheckpointingLayer
 
 from rrsis.config import NUM_STAGES, BTDNetConfig
 from rrsis.positions import sine_positions
@@ -50,6 +52,19 @@ class StagedBackbone(nn.Module):
         self.stages = nn.ModuleList(stages)
         self.channels_last = getattr(model, "output_fmt", "NCHW") == "NHWC"
         self.channels = [info["num_chs"] for info in model.feature_info][-NUM_STAGES:]
+        self._checkpointing = False
+
+    @property
+    def gradient_checkpointing(self) -> bool:
+        """Whether the backward pass computes each block's activations anew; transformers sets it."""
+        return self._checkpointing
+
+    @gradient_checkpointing.setter
+    def gradient_checkpointing(self, enable: bool) -> None:
+        self._checkpointing = enable
+        for stage in self.stages:
+            if hasattr(stage, "grad_checkpointing"):  # timm's own switch, block by block
+                stage.grad_checkpointing = enable
 
     def embed(self, images: Tensor) -> Tensor:
         """Runs what comes before the first stage. images (B, 3, H, W) → (B, h, w, C)."""
@@ -57,15 +72,20 @@ class StagedBackbone(nn.Module):
 
     def run_stage(self, index: int, features: Tensor) -> Tensor:
         """Runs one stage. (B, h, w, C) → (B, h', w', C')."""
-        if self.channels_last:
-            return self.stages[index](features)
-        return self._to_channels_last(self.stages[index](features.permute(0, 3, 1, 2)))
+        stage = self.stages[index]
+        if not self.channels_last:
+            features = features.permute(0, 3, 1, 2)
+        if self._checkpointing and not hasattr(stage, "grad_checkpointing"):  # ResNets' stages have no such switch
+            features = checkpoint_seq(stage, features)
+        else:
+            features = stage(features)
+        return self._to_channels_last(features)
 
     def _to_channels_last(self, features: Tensor) -> Tensor:
         return features if self.channels_last else features.permute(0, 2, 3, 1)
 
 
-class CorrelationStage(nn.Module):
+class CorrelationStage(GradientCheckpointingLayer):
     """BSC after one stage: V ← V + γ_v·norm(paint), T ← T + γ_t·norm(W pool) (this project's reading).
 
     Args:
@@ -93,8 +113,8 @@ class CorrelationStage(nn.Module):
             self.pooled_norm = nn.LayerNorm(token_dim)
             self.token_gain = nn.Parameter(torch.full((token_dim,), config.bsc_gain))
         # The correlation map's scale and offset; at the start most of an image is not the object.
-        self.map_scale = nn.Parameter(torch.ones(()))
-        self.map_bias = nn.Parameter(torch.full((), -4.0))
+        self.map_scale = nn.Parameter(torch.ones(1))  # FSDP2 shards no scalars
+        self.map_bias = nn.Parameter(torch.full((1,), -4.0))
 
     def forward(self, features: Tensor, tokens: Tensor, token_mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Aligns both modalities.

@@ -52,6 +52,7 @@ class BTDNetPreTrainedModel(PreTrainedModel):
     config_class = BTDNetConfig
     base_model_prefix = "btdnet"
     main_input_name = "pixel_values"
+    supports_gradient_checkpointing = True
     _no_split_modules = ("SwinTransformerBlock", "BertLayer", "TwinStreamLayer")
 
     def _init_weights(self, module: nn.Module) -> None:

@@ -14,6 +14,7 @@ import torch
 from transformers import set_seed
 
 from rrsis.arguments import DataArguments, ModelArguments, RunArguments, parse_arguments
+from rrsis.averaging import check_averaging
 from rrsis.checkpoints import CheckpointError, find_checkpoint
 from rrsis.collate import ReferringCollator
 from rrsis.config import BTDNetConfig, make_config
@@ -102,6 +103,7 @@ def prepare(
     """
     wanted = run_arguments.resume_from_checkpoint
     run_arguments.resume_from_checkpoint = on_first_process(lambda: find_checkpoint(wanted, run_arguments.output_dir))
+    check_averaging(run_arguments.ema_decay, run_arguments.resume_from_checkpoint)
     set_seed(run_arguments.seed)
     splits = _build_splits(data_arguments)
     model, processor = build_model(model_arguments, splits["train"].expressions)

@@ -16,6 +16,7 @@ from transformers import EvalPrediction, Trainer
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import TrainOutput, rotate_checkpoints
 
+from rrsis.averaging import WeightAverage, load_training_weights, save_training_weights
 from rrsis.checkpoints import (
     UNFINISHED,
     CheckpointError,
@@ -26,6 +27,7 @@ from rrsis.checkpoints import (
 )
 from rrsis.io import sync_files
 from rrsis.metrics import ReferringMetrics
+from rrsis.parameter_groups import parameter_groups
 
 LOSS_PARTS = ("segmentation_loss", "correlation_loss", "reconstruction_loss")
 
@@ -42,6 +44,7 @@ class ReferringTrainer(Trainer):
         self._part_sums: dict[str, Tensor] = {}
         self._part_steps = 0
         self._checkpoint_folder: Path | None = None
+        self._average: WeightAverage | None = None
 
     def train(self, resume_from_checkpoint: str | None = None, **kwargs: Any) -> TrainOutput:
         """Trains, after clearing away what an earlier run left broken."""
@@ -55,11 +58,14 @@ class ReferringTrainer(Trainer):
         step = self.state.global_step
         try:
             with self._writing_elsewhere() as folder:
-                super()._save_checkpoint(model, trial)
+                written = checkpoint_path(folder, step)
+                with self._averaged():
+                    super()._save_checkpoint(model, trial)
+                if self._average is not None:
+                    save_training_weights(self.model, written, self.args.should_save)
                 self._name_best()
                 self.accelerator.wait_for_everyone()  # each process writes its own random state
                 if self.args.should_save:
-                    written = checkpoint_path(folder, step)
                     self.state.save_to_json(str(written / TRAINER_STATE_NAME))
                     publish(written, checkpoint_path(self.args.output_dir, step))
         except Exception as error:
@@ -68,6 +74,53 @@ class ReferringTrainer(Trainer):
             best = self.state.best_model_checkpoint
             rotate_checkpoints(self.args.output_dir, self.args.save_total_limit, best, use_mtime=True)
         self.accelerator.wait_for_everyone()
+
+    def _prepare_for_training(self, max_steps: int, train_dataloader: Any, resume_from_checkpoint: Any) -> Any:
+        """Starts averaging once the weights are where they stay; a checkpoint's model.safetensors is the average."""
+        prepared = super()._prepare_for_training(max_steps, train_dataloader, resume_from_checkpoint)
+        if self.args.ema_decay:
+            self._average = WeightAverage(self.model, self.args.ema_decay, self.state.global_step)
+            self.add_callback(self._average)
+            if resume_from_checkpoint is not None:
+                load_training_weights(self.model, Path(resume_from_checkpoint))
+        return prepared
+
+    def _finalize_training(self, *args: Any, **kwargs: Any) -> TrainOutput:
+        """From here on the model has the averaged weights, unless Trainer loads the best ones."""
+        if self._average is not None:
+            self._average.swap()
+            self.remove_callback(self._average)
+            self._average = None
+        return super()._finalize_training(*args, **kwargs)
+
+    def _averaged(self) -> contextlib.AbstractContextManager[None]:
+        return contextlib.nullcontext() if self._average is None else self._average.in_place()
+
+    def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
+        """Evaluates the averaged weights where there are any."""
+        with self._averaged():
+            return super().evaluate(*args, **kwargs)
+
+    def get_decay_parameter_names(self, model: nn.Module) -> list[str]:
+        """Norms, biases and gains have no weight decay, whatever their names."""
+        vectors = {name for name, parameter in model.named_parameters() if parameter.ndim < 2}
+        return [name for name in super().get_decay_parameter_names(model) if name not in vectors]
+
+    def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
+        """Trainer's, with learning rates by layer where they were asked for."""
+        args, model = self.args, self.model if model is None else model
+        if self.optimizer is None and (args.encoder_lr_factor, args.layer_lr_decay) != (1, 1):
+            groups = parameter_groups(
+                model,
+                set(self.get_decay_parameter_names(model)),
+                learning_rate=args.learning_rate,
+                weight_decay=args.weight_decay,
+                encoder_factor=args.encoder_lr_factor,
+                layer_decay=args.layer_lr_decay,
+            )
+            optimizer_class, options = self.get_optimizer_cls_and_kwargs(args, model)
+            self.optimizer = optimizer_class(groups, **options)
+        return super().create_optimizer(model)
 
     def _name_best(self) -> None:
         """The best checkpoint by its final name, wherever it was when Trainer looked."""
