@@ -127,6 +127,10 @@ class RunArguments(TrainingArguments):
         default=0.0,
         metadata={"help": "Evaluate and save an average of the weights that forgets at this rate, as 0.999; 0: none."},
     )
+    profile: bool = field(
+        default=False,
+        metadata={"help": "Print what time and memory each part of the model takes in a few steps; no run is left."},
+    )
     overwrite_output_dir: bool = field(
         default=False, metadata={"help": "Start anew in a run folder that holds an older run, whose checkpoints go."}
     )

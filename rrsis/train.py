@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import sys
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,7 @@ from rrsis.pretrained import (
 )
 from rrsis.processes import on_first_process
 from rrsis.processing import BTDNetProcessor, build_processor, build_tokenizer
+from rrsis.profiling import PROFILE_STEPS, ComponentProfile
 from rrsis.selection import check_apart_from_test
 from rrsis.trainer import ReferringTrainer
 from rrsis.visualization import SampleRow, save_curves, save_sample_grid
@@ -153,6 +155,34 @@ def train(
     return run
 
 
+def profile_training(trainer: ReferringTrainer) -> str:
+    """Takes a few steps of training, and says what they cost; nothing is left of them but this.
+
+    Returns:
+        A table in Markdown.
+    """
+    arguments, callback = trainer.args, ComponentProfile(trainer.model)
+    arguments.max_steps, arguments.load_best_model_at_end = PROFILE_STEPS, False
+    arguments.eval_strategy, arguments.save_strategy, arguments.logging_strategy = "no", "no", "no"
+    trainer.add_callback(callback)
+    trainer.train()
+    return callback.table()
+
+
+def profile_alone(model_arguments: ModelArguments, data_arguments: DataArguments, run_arguments: RunArguments) -> str:
+    """`--profile`: what a run with these arguments would cost, in a folder that goes.
+
+    Raises:
+        ValueError: when there are several processes, or the model is compiled, which has no parts left.
+    """
+    if run_arguments.world_size > 1 or run_arguments.torch_compile:
+        raise ValueError("--profile needs one process and a model that is not compiled")
+    with tempfile.TemporaryDirectory(prefix="rrsis-profile-") as folder:
+        run_arguments.output_dir = folder
+        trainer, _ = prepare(model_arguments, data_arguments, run_arguments)
+        return profile_training(trainer)
+
+
 def _report(trainer: ReferringTrainer, held_out: ReferringDataset, run: Path, facts: dict[str, Any]) -> str:
     """Scores the held-out split, writes what came, and returns the table."""
     arguments, processor = trainer.args, trainer.processing_class
@@ -193,6 +223,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     """The command line."""
     try:
         arguments = parse_arguments(argv)
+        if arguments[2].profile:
+            print(profile_alone(*arguments))
+            return
         trainer, splits = prepare(*arguments)
     except (ValueError, OSError) as error:
         sys.exit(f"rrsis.train: {error}")

@@ -35,8 +35,10 @@ def step(model, batch):
     return loss.detach(), {name: parameter.grad for name, parameter in model.named_parameters()}, sum(kept.values())
 
 
-@pytest.mark.parametrize("backbone", ["swin_tiny_patch4_window7_224", "convnext_atto", "resnet10t"])
-def test_gradient_checkpointing_keeps_less_and_changes_nothing(micro_config, micro_batch, backbone):
+@pytest.mark.parametrize(
+    ("backbone", "share"), [("swin_tiny_patch4_window7_224", 0.6), ("convnext_atto", 0.7), ("resnet10t", 0.95)]
+)
+def test_gradient_checkpointing_keeps_less_and_changes_nothing(micro_config, micro_batch, backbone, share):
     micro_config.backbone = backbone
     # With stochastic depth and dropout, which must fall the same way when a block runs again.
     micro_config.backbone_kwargs = {
@@ -52,7 +54,7 @@ def test_gradient_checkpointing_keeps_less_and_changes_nothing(micro_config, mic
     loss, gradients, kept = step(plain, micro_batch)
     same_loss, same_gradients, fewer = step(checkpointed, micro_batch)
     assert torch.equal(same_loss, loss)
-    assert fewer < 0.8 * kept
+    assert fewer < share * kept
     for name, gradient in gradients.items():
         torch.testing.assert_close(same_gradients[name], gradient, msg=name)
 
@@ -162,3 +164,23 @@ def test_rates_that_make_no_sense_are_refused(tmp_path, extra, message):
     with pytest.raises(SystemExit, match=message):
         main(["--output_dir", str(tmp_path / "run"), *extra])
     assert not (tmp_path / "run").exists()
+
+
+def test_profile_prints_every_component_and_leaves_nothing(tmp_path, capsys):
+    main(arguments(tmp_path / "run", profile=True, gradient_accumulation_steps=2, batch=2))
+    assert not (tmp_path / "run").exists()
+    rows = [line.strip("| ").split(" | ") for line in capsys.readouterr().out.splitlines() if line.startswith("| ")]
+    cells = {row[0]: [float(cell) for cell in row[1:]] for row in rows[1:]}
+    for name in ("backbone, stage 3", "text encoder", "BSC fusion 0", "pixel decoder", "decoder, layer 2", "D-MOLS"):
+        forward, backward, share, *_ = cells[name]
+        assert min(forward, backward, share) > 0, name
+    assert cells["backbone, stage 0"][-1] > 0
+    assert cells["optimizer"][0] > 0
+    total = cells["**sum**"]
+    assert total[3] == total[4] == pytest.approx(total[5] / 2, abs=0.11)  # AdamW keeps two numbers a weight
+
+
+@pytest.mark.parametrize("extra", [["--torch_compile", "True"]])
+def test_a_compiled_model_has_no_parts_to_profile(tmp_path, extra):
+    with pytest.raises(SystemExit, match="--profile needs one process and a model that is not compiled"):
+        main(["--output_dir", str(tmp_path / "run"), "--profile", *extra])
