@@ -135,6 +135,12 @@ class RunArguments(TrainingArguments):
         default=False, metadata={"help": "Start anew in a run folder that holds an older run, whose checkpoints go."}
     )
 
+    def __post_init__(self) -> None:
+        """Takes `fsdp: true` of a recipe and `--fsdp True` for what TrainingArguments writes as a bare `--fsdp`."""
+        if isinstance(self.fsdp, str) and self.fsdp.lower() in ("true", "false"):
+            self.fsdp = True if self.fsdp.lower() == "true" else None
+        super().__post_init__()
+
 
 class _Parser(HfArgumentParser):
     """A parser that leaves it to the command to say what is wrong, in one line."""

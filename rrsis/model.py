@@ -84,6 +84,14 @@ class BTDNetForReferringSegmentation(BTDNetPreTrainedModel):
         )
         self.post_init()
 
+    def get_input_embeddings(self) -> nn.Module:
+        """The words' embeddings; accelerate asks for them to shard them on their own."""
+        return self.encoder.text.get_input_embeddings()
+
+    def set_input_embeddings(self, value: nn.Module) -> None:
+        """Replaces the words' embeddings."""
+        self.encoder.text.set_input_embeddings(value)
+
     def forward(
         self,
         pixel_values: Tensor,

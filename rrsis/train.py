@@ -33,7 +33,7 @@ from rrsis.processes import on_first_process
 from rrsis.processing import BTDNetProcessor, build_processor, build_tokenizer
 from rrsis.profiling import PROFILE_STEPS, ComponentProfile
 from rrsis.selection import check_apart_from_test
-from rrsis.trainer import ReferringTrainer
+from rrsis.trainer import ReferringTrainer, check_sharding
 from rrsis.visualization import SampleRow, save_curves, save_sample_grid
 
 NUM_SAMPLES = 12
@@ -117,6 +117,7 @@ def prepare(
         data_collator=ReferringCollator(processor),
         processing_class=processor,
     )
+    check_sharding(trainer)
     return trainer, splits
 
 
@@ -184,10 +185,14 @@ def profile_alone(model_arguments: ModelArguments, data_arguments: DataArguments
 
 
 def _report(trainer: ReferringTrainer, held_out: ReferringDataset, run: Path, facts: dict[str, Any]) -> str:
-    """Scores the held-out split, writes what came, and returns the table."""
+    """Scores the saved weights on the held-out split, writes what came, and returns the table.
+
+    Read from the run folder, the model is whole also where training had sharded it over processes.
+    """
     arguments, processor = trainer.args, trainer.processing_class
+    model = BTDNetForReferringSegmentation.from_pretrained(run).to(arguments.device)
     evaluation = evaluate_model(
-        trainer.model,
+        model,
         processor,
         held_out,
         batch_size=arguments.per_device_eval_batch_size,
@@ -198,7 +203,7 @@ def _report(trainer: ReferringTrainer, held_out: ReferringDataset, run: Path, fa
     # Evenly spaced, so that the grid shows what is usual and not what is best.
     indices = [round(index) for index in torch.linspace(0, len(held_out) - 1, NUM_SAMPLES).tolist()]
     samples = [held_out[index] for index in sorted(set(indices))]
-    predictions = predict_samples(trainer.model, processor, samples)
+    predictions = predict_samples(model, processor, samples)
     rows = [
         SampleRow(sample.image, sample.expression, sample.mask, prediction)
         for sample, prediction in zip(samples, predictions, strict=True)

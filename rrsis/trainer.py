@@ -69,6 +69,9 @@ class ReferringTrainer(Trainer):
                     self.state.save_to_json(str(written / TRAINER_STATE_NAME))
                     publish(written, checkpoint_path(self.args.output_dir, step))
         except Exception as error:
+            import traceback
+
+            traceback.print_exc()
             raise CheckpointError(describe_failure(self.args.output_dir, step, error)) from error
         if self.args.should_save:
             best = self.state.best_model_checkpoint
@@ -84,6 +87,13 @@ class ReferringTrainer(Trainer):
             if resume_from_checkpoint is not None:
                 load_training_weights(self.model, Path(resume_from_checkpoint))
         return prepared
+
+    def _run_epoch(self, *args: Any, **kwargs: Any) -> None:
+        """A finished run that is continued has no step to take; Trainer would take one more."""
+        if self.state.global_step >= self.state.max_steps:
+            self.control.should_training_stop = True
+            return
+        super()._run_epoch(*args, **kwargs)
 
     def _finalize_training(self, *args: Any, **kwargs: Any) -> TrainOutput:
         """From here on the model has the averaged weights, unless Trainer loads the best ones."""
@@ -191,6 +201,21 @@ class ReferringTrainer(Trainer):
             outputs = model(**inputs)
         counts = native_counts(outputs.logits, truths)
         return outputs.loss.detach(), counts, counts
+
+
+def check_sharding(trainer: Trainer) -> None:
+    """Raises a ValueError when `--fsdp` would not shard, or would leave a run folder without weights."""
+    if not trainer.args.fsdp:
+        return
+    if not trainer.is_fsdp_enabled:
+        raise ValueError(
+            f"--fsdp needs accelerators: on {trainer.args.device} accelerate would train with DDP and say nothing"
+        )
+    kind = trainer.accelerator.state.fsdp_plugin.state_dict_type.name
+    if kind != "FULL_STATE_DICT":
+        raise ValueError(
+            f"--fsdp_config must leave state_dict_type at FULL_STATE_DICT; got {kind}, which saves no model"
+        )
 
 
 def native_counts(logits: Tensor, truths: Sequence[np.ndarray]) -> Tensor:

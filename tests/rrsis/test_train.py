@@ -111,28 +111,6 @@ def test_a_full_disk_ends_the_run_with_the_checkpoint_before_whole(tmp_path, mon
     assert find_checkpoint("last", str(folder)) == str(folder / "checkpoint-2")
 
 
-@pytest.fixture(scope="module")
-def plain_run(tmp_path_factory):
-    """A run without D-MOLS, which draws what it hides anew for every batch: its losses can be compared."""
-    folder = tmp_path_factory.mktemp("train") / "plain"
-    main(arguments(folder, overrides={"use_reconstruction": False}))
-    return folder
-
-
-@pytest.mark.slow
-def test_two_processes_give_the_loss_of_one(plain_run, tmp_path):
-    launcher = ("torch.distributed.run", "--nproc_per_node", "2", "--master_port", "29613", "-m")
-    options = {"overrides": {"use_reconstruction": False}, "ddp_backend": "gloo"}
-    wait(start(arguments(tmp_path / "run", batch=2, **options), launcher))
-    torch.testing.assert_close(losses(tmp_path / "run"), losses(plain_run), rtol=1e-3, atol=1e-4)
-
-
-def test_accumulated_batches_give_the_loss_of_one(plain_run, tmp_path):
-    options = {"overrides": {"use_reconstruction": False}, "gradient_accumulation_steps": 2}
-    main(arguments(tmp_path / "run", batch=2, **options))
-    torch.testing.assert_close(losses(tmp_path / "run"), losses(plain_run), rtol=1e-3, atol=1e-4)
-
-
 def test_trains_under_autocast(finished_run, tmp_path):
     main(arguments(tmp_path / "run", bf16=True))
     torch.testing.assert_close(losses(tmp_path / "run"), losses(finished_run), rtol=0.1, atol=0.05)

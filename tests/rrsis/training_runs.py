@@ -55,15 +55,22 @@ def arguments(folder, batch=4, overrides=None, **options):
     return [text for name, value in options.items() for text in (f"--{name}", str(value))]
 
 
-def start(module_arguments, launcher=()):
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", *launcher, "rrsis.train", *module_arguments]
+def start(module_arguments, launcher=("-m", "rrsis.train"), **variables):
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", **variables}
+    command = [sys.executable, *launcher, *module_arguments]
     return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+def start_two(script, module_arguments, **variables):
+    """Two processes of a script of this folder, under torchrun."""
+    launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2")
+    return start(module_arguments, (*launcher, str(Path(__file__).with_name(script))), **variables)
 
 
 def wait(process):
     output, _ = process.communicate(timeout=240)
     assert process.returncode == 0, output[-3000:]
+    return output
 
 
 def losses(folder):
