@@ -1,196 +1,205 @@
-"""`python -m rrsis.ablate --diagnose RUN`: what each moving part of a trained model is worth to it.
+"""`python -m rrsis.ablate`: trains BTDNet without each of its parts, and a baseline; or diagnoses one run.
 
-A part that can be zeroed without loss is one that training has learned to go round. Weights stay as they are; one part
-at a time is silenced and the same expressions are scored again.
+    python -m rrsis.ablate --out runs/ablation --seeds 0 1 2 --max_steps 1300 --jobs 2
+    python -m rrsis.ablate --diagnose RUN
+
+Every variant is trained by `rrsis.train` with equal budget on SynthRRSIS at a difficulty where parts can differ, each
+in a process of its own. A run that is complete is not repeated, so that an interrupted ablation goes on where it was.
 """
 
 from __future__ import annotations
 
-import contextlib
 import json
+import os
+import subprocess
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
-from torch import Tensor, nn
-from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 from transformers import HfArgumentParser
 
-from rrsis.collate import ReferringCollator
+from rrsis.comparison import Run, read_runs, render_comparison, save_comparison
 from rrsis.data import DATASETS, build_dataset
-from rrsis.data.types import ReferringDataset
+from rrsis.data.synthetic.config import CONFIGS
+from rrsis.diagnose import diagnose_run
 from rrsis.evaluate import load_run, provenance
 from rrsis.io import atomic_write
-from rrsis.model import BTDNetForReferringSegmentation
-from rrsis.processing import BTDNetProcessor
-from rrsis.trainer import native_counts
+from rrsis.selection import selection_rate
 
-
-@contextlib.contextmanager
-def _silenced(modules: Sequence[nn.Module], silence: Callable[[Any], Any]) -> Iterator[None]:
-    """Passes the modules' outputs through `silence` while the block runs."""
-    hooks = [module.register_forward_hook(lambda _module, _inputs, output: silence(output)) for module in modules]
-    try:
-        yield
-    finally:
-        for hook in hooks:
-            hook.remove()
-
-
-@contextlib.contextmanager
-def _without_gate(model: BTDNetForReferringSegmentation) -> Iterator[None]:
-    before = model.decoder.config.use_gate
-    model.decoder.config.use_gate = False
-    try:
-        yield
-    finally:
-        model.decoder.config.use_gate = before
-
-
-def silence(model: BTDNetForReferringSegmentation, part: str) -> contextlib.AbstractContextManager[None]:
-    """Silences one part of a model while a block runs.
-
-    Args:
-        model: the model.
-        part: "twin attention" (queries read nothing from the pixels), "paint-back" (pixels read nothing from the
-            queries), "gate" (attention is not gated) or "pool direction" (BSC leaves the words as they are).
-
-    Returns:
-        A context manager.
-
-    Raises:
-        ValueError: when there is no such part.
-    """
-    layers = model.decoder.layers
-    if part == "twin attention":
-        return _silenced([layer.pool for layer in layers], lambda out: type(out)(*map(torch.zeros_like, out)))
-    if part == "paint-back":
-        return _silenced(
-            [layer.paint for layer in layers], lambda out: out._replace(painted=torch.zeros_like(out.painted))
-        )
-    if part == "gate":
-        return _without_gate(model)
-    if part == "pool direction":
-        norms = [fusion.pooled_norm for fusion in model.encoder.fusions if hasattr(fusion, "pooled_norm")]
-        return _silenced(norms, torch.zeros_like)
-    raise ValueError(f"part must be one of {PARTS}; got {part!r}")
-
-
-PARTS = ("twin attention", "paint-back", "gate", "pool direction")
-"""What `silence` can silence."""
-
-
-@torch.inference_mode()
-def layer_ious(
-    model: BTDNetForReferringSegmentation,
-    processor: BTDNetProcessor,
-    dataset: ReferringDataset,
-    batch_size: int = 50,
-    description: str = "",
-) -> np.ndarray:
-    """IoU of every expression after every decoder layer, by the "native" protocol.
-
-    Args:
-        model: in evaluation mode.
-        processor: its processor.
-        dataset: what to score.
-        batch_size: expressions a forward pass.
-        description: stands before the progress bar.
-
-    Returns:
-        float64 (layers, expressions).
-    """
-    loader = DataLoader(dataset, batch_size=batch_size, collate_fn=ReferringCollator(processor))
-    scores: list[Tensor] = []
-    for batch in tqdm(loader, desc=description, leave=False):
-        inputs = {name: batch[name].to(model.device) for name in ("pixel_values", "input_ids", "attention_mask")}
-        outputs = model(**inputs)
-        counts = torch.stack([native_counts(logits, batch["truths"]) for logits in outputs.layer_logits]).double()
-        # Two empty masks agree: IoU 1, as the protocol has it.
-        scores.append(torch.where(counts[..., 1] > 0, counts[..., 0] / counts[..., 1].clamp(min=1), 1.0).cpu())
-    return torch.cat(scores, dim=1).numpy()
-
-
-def diagnose(
-    model: BTDNetForReferringSegmentation, processor: BTDNetProcessor, dataset: ReferringDataset, batch_size: int = 50
-) -> dict[str, Any]:
-    """Scores a model as it is, after each layer, and with each part silenced.
-
-    Args:
-        model: in evaluation mode.
-        processor: its processor.
-        dataset: what to score.
-        batch_size: expressions a forward pass.
-
-    Returns:
-        "mIoU" of the last layer; "mIoU_after_layer", a list; "mended" and "broken", how many expressions crossed IoU
-        0.5 upwards and downwards from the first layer to the last; "cost", the loss of mIoU for each silenced part.
-    """
-    scores = layer_ious(model, processor, dataset, batch_size, "as trained")
-    whole = float(scores[-1].mean())
-    right = scores >= 0.5
-    cost = {}
-    for part in PARTS:
-        with silence(model, part):
-            cost[part] = whole - float(layer_ious(model, processor, dataset, batch_size, f"without {part}")[-1].mean())
-    return {
-        "protocol": "native",
-        "num_expressions": scores.shape[1],
-        "mIoU": whole,
-        "mIoU_after_layer": [float(score.mean()) for score in scores],
-        "mended": int((~right[0] & right[-1]).sum()),
-        "broken": int((right[0] & ~right[-1]).sum()),
-        "cost": cost,
-    }
-
-
-def render_diagnosis(diagnosis: dict[str, Any]) -> str:
-    """The diagnosis as a table, in points of mIoU."""
-    lines = [
-        f"{diagnosis['num_expressions']} expressions, protocol {diagnosis['protocol']}, mIoU in points",
-        f"  as trained                {100 * diagnosis['mIoU']:6.2f}",
-    ]
-    lines += [
-        f"  after layer {index + 1:<2}            {100 * score:6.2f}"
-        for index, score in enumerate(diagnosis["mIoU_after_layer"])
-    ]
-    lines += [f"  without {part:<17} {-100 * cost:+7.2f}" for part, cost in diagnosis["cost"].items()]
-    lines.append(f"  first layer to last: {diagnosis['mended']} choices mended, {diagnosis['broken']} broken (IoU 0.5)")
-    return "\n".join(lines)
+VARIANTS: dict[str, dict[str, Any]] = {
+    "full": {},
+    "no pool direction": {"use_bsc_pool": False},
+    "no BSC": {"use_bsc": False},
+    "single stream": {"use_twin_stream": False},
+    "no gate": {"use_gate": False},
+    "no D-MOLS": {"use_reconstruction": False},
+    "no correlation loss": {"correlation_weight": 0.0},
+    "LAVT-style": {"architecture": "lavt"},
+}
+"""What is trained: the fields of `BTDNetConfig` that a variant sets."""
 
 
 @dataclass
 class AblateArguments:
     """Command line of `python -m rrsis.ablate`."""
 
-    diagnose: str = field(metadata={"help": "Run folder of rrsis.train."})
-    dataset: str = field(default="synthetic", metadata={"choices": DATASETS, "help": "What to score on."})
-    split: str = field(default="test", metadata={"help": "train, val or test."})
-    data_root: str | None = field(default=None, metadata={"help": "Folder of the data set; synthetic needs none."})
+    diagnose: str | None = field(
+        default=None, metadata={"help": "Run folder of rrsis.train to diagnose, instead of training anything."}
+    )
+    out: str = field(default="runs/ablation", metadata={"help": "Where the runs and the comparison go."})
+    variants: list[str] = field(
+        default_factory=lambda: list(VARIANTS), metadata={"help": f"Which of: {', '.join(VARIANTS)}."}
+    )
+    seeds: list[int] = field(default_factory=lambda: [0, 1, 2], metadata={"help": "One run of each variant a seed."})
+    max_steps: int = field(default=1300, metadata={"help": "Steps of each run."})
+    difficulty: str = field(default="hard", metadata={"choices": list(CONFIGS), "help": "Of SynthRRSIS."})
+    train_scenes: int = field(default=4000, metadata={"help": "Scenes to train on."})
+    val_scenes: int = field(default=60, metadata={"help": "Scenes that choose the best weights."})
+    test_scenes: int = field(default=250, metadata={"help": "Held-out scenes."})
+    preset: str = field(default="tiny", metadata={"help": "Size of the model."})
+    overrides: str = field(default="{}", metadata={"help": "JSON of BTDNetConfig fields that all variants share."})
+    jobs: int = field(default=1, metadata={"help": "Runs at a time, each on its share of the processor's cores."})
+    dataset: str = field(
+        default="synthetic", metadata={"choices": DATASETS, "help": "With --diagnose: what to score on."}
+    )
+    split: str = field(default="test", metadata={"help": "With --diagnose: train, val or test."})
+    data_root: str | None = field(default=None, metadata={"help": "With --diagnose: folder of the data set."})
     batch_size: int = field(default=50, metadata={"help": "Expressions a forward pass."})
     device: str = field(default="auto", metadata={"help": "auto, cpu, cuda, cuda:1, …"})
+
+
+def check(arguments: AblateArguments) -> dict[str, Any]:
+    """Checks what the command line says of an ablation, and returns the shared overrides.
+
+    Raises:
+        ValueError: an argument does not hold; the message names it.
+    """
+    for name in arguments.variants:
+        if name not in VARIANTS:
+            raise ValueError(f"--variants: got {name!r}, due are some of {', '.join(map(repr, VARIANTS))}")
+    for name in ("max_steps", "jobs", "train_scenes", "val_scenes", "test_scenes"):
+        if getattr(arguments, name) < 1:
+            raise ValueError(f"--{name}: got {getattr(arguments, name)}, due is at least 1")
+    if not arguments.seeds:
+        raise ValueError("--seeds: got none, due is at least one")
+    try:
+        overrides = json.loads(arguments.overrides)
+    except ValueError as error:
+        raise ValueError(f"--overrides: got {arguments.overrides!r}, due is JSON") from error
+    if not isinstance(overrides, dict):
+        raise ValueError(f"--overrides: got {arguments.overrides!r}, due is a JSON object")
+    return overrides
+
+
+def command_of(run: Run, arguments: AblateArguments, overrides: dict[str, Any]) -> list[str]:
+    """The command that trains one run."""
+    options = {
+        "preset": arguments.preset,
+        "difficulty": arguments.difficulty,
+        "train_scenes": arguments.train_scenes,
+        "val_scenes": arguments.val_scenes,
+        "test_scenes": arguments.test_scenes,
+        "max_steps": arguments.max_steps,
+        "seed": run.seed,
+        "config_overrides": json.dumps({**overrides, **VARIANTS[run.variant]}),
+        "output_dir": run.folder,
+        "disable_tqdm": True,
+    }
+    words = [sys.executable, "-m", "rrsis.train", "--overwrite_output_dir"]
+    for name, value in options.items():
+        words += [f"--{name}", str(value)]
+    return words
+
+
+def train_run(run: Run, command: list[str], threads: int) -> None:
+    """Trains one run in a process of its own; what it prints goes to train.log in its folder.
+
+    Raises:
+        RuntimeError: the process failed; the message has the end of what it printed.
+    """
+    run.folder.mkdir(parents=True, exist_ok=True)
+    log = run.folder / "train.log"
+    with log.open("w", encoding="utf-8") as stream:
+        environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
+        done = subprocess.run(command, stdout=stream, stderr=subprocess.STDOUT, env=environment, check=False)
+    if done.returncode != 0:
+        end = "\n".join(log.read_text(encoding="utf-8").splitlines()[-5:])
+        raise RuntimeError(f"{run.variant}, seed {run.seed} failed with exit status {done.returncode}:\n{end}")
+
+
+def train_all(runs: Sequence[Run], arguments: AblateArguments, overrides: dict[str, Any]) -> None:
+    """Trains what is not complete yet, `jobs` at a time.
+
+    Raises:
+        RuntimeError: runs failed; the others are finished first.
+    """
+    waiting = [run for run in runs if not run.is_complete()]
+    threads = max(1, (os.cpu_count() or 1) // arguments.jobs)
+    failures = []
+    with (
+        ThreadPoolExecutor(arguments.jobs) as pool,
+        tqdm(total=len(runs), desc="runs", initial=len(runs) - len(waiting)) as bar,
+    ):
+        futures = [pool.submit(train_run, run, command_of(run, arguments, overrides), threads) for run in waiting]
+        for future in as_completed(futures):
+            bar.update()
+            if error := future.exception():
+                failures.append(str(error))
+    if failures:
+        raise RuntimeError("\n".join(failures))
+
+
+def select_all(runs: Sequence[Run], arguments: AblateArguments) -> None:
+    """Adds each run's selection rate, where it is not there yet."""
+    dataset = build_dataset("synthetic", "test", num_scenes=arguments.test_scenes, config=arguments.difficulty)
+    for run in tqdm([run for run in runs if not run.selection_file.exists()], desc="selection rates"):
+        found = selection_rate(*load_run(run.folder, arguments.device), dataset, arguments.batch_size, progress=False)
+        with atomic_write(run.selection_file) as temporary:
+            temporary.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+
+
+def ablate(arguments: AblateArguments) -> Path:
+    """Trains, scores and compares all variants.
+
+    Args:
+        arguments: the command line's.
+
+    Returns:
+        The folder with comparison.md, comparison.json and comparison.png.
+
+    Raises:
+        ValueError: an argument does not hold.
+        RuntimeError: a run failed.
+    """
+    overrides = check(arguments)
+    out = Path(arguments.out)
+    # What makes runs comparable is part of their place: another budget does not meet them half-way.
+    budget = out / f"{arguments.preset}-{arguments.difficulty}-{arguments.max_steps}"
+    runs = [Run.of(budget, variant, seed) for variant in arguments.variants for seed in arguments.seeds]
+    train_all(runs, arguments, overrides)
+    select_all(runs, arguments)
+    results = read_runs(runs)
+    facts = {"arguments": vars(arguments), **provenance()}
+    save_comparison(budget, results, facts)
+    print(render_comparison(results))
+    return budget
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """The command line."""
     (arguments,) = HfArgumentParser(AblateArguments, prog="python -m rrsis.ablate").parse_args_into_dataclasses(argv)
     try:
-        model, processor = load_run(arguments.diagnose, arguments.device)
+        if arguments.diagnose is None:
+            print(f"written: {ablate(arguments)}")
+            return
         dataset = build_dataset(arguments.dataset, arguments.split, root=arguments.data_root)
-    except (ValueError, OSError) as error:
+        print(f"written: {diagnose_run(arguments.diagnose, dataset, arguments.batch_size, arguments.device)}")
+    except (ValueError, OSError, RuntimeError) as error:
         sys.exit(f"rrsis.ablate: {error}")
-    diagnosis = diagnose(model, processor, dataset, arguments.batch_size)
-    facts = {"dataset": arguments.dataset, "split": arguments.split, **diagnosis, **provenance()}
-    path = Path(arguments.diagnose) / "diagnosis.json"
-    with atomic_write(path) as temporary:
-        temporary.write_text(json.dumps(facts, indent=2) + "\n")
-    print(render_diagnosis(diagnosis))
-    print(f"written: {path}")
 
 
 if __name__ == "__main__":

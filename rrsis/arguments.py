@@ -14,9 +14,11 @@ from transformers import HfArgumentParser, TrainingArguments
 
 from rrsis.config import PRESETS
 from rrsis.data import DATASETS
+from rrsis.data.augment import FLIPS
+from rrsis.data.synthetic.config import CONFIGS
 from rrsis.pretrained import TEXT_MODEL
 from rrsis.recipes import read_recipe, unknown_option
-from rrsis.selection import check_validation_split
+from rrsis.validation import check_validation_split
 
 PRESET_ARGUMENTS: dict[str, dict[str, Any]] = {
     "tiny": {
@@ -55,12 +57,19 @@ class DataArguments:
     data_root: str | None = field(
         default=None, metadata={"help": "Folder of the data set, as published; not for the synthetic one."}
     )
+    flip: str = field(
+        default="off",
+        metadata={"choices": list(FLIPS), "help": "Flip training pictures, and rewrite what is said about them."},
+    )
     validation_split: str = field(
         default="val", metadata={"help": "Split that chooses the best weights: val or train, never test."}
     )
     train_scenes: int = field(default=4000, metadata={"help": "Scenes to train on; synthetic data only."})
     val_scenes: int = field(default=60, metadata={"help": "Scenes that choose the best weights; synthetic data only."})
     test_scenes: int = field(default=250, metadata={"help": "Held-out scenes; synthetic data only."})
+    difficulty: str = field(
+        default="default", metadata={"choices": list(CONFIGS), "help": "How hard the synthetic data are."}
+    )
 
 
 @dataclass

@@ -127,7 +127,9 @@ class Reliability:
         upper.plot(means, shares, color="#0072B2", marker="o", markersize=3, linewidth=1.2, label="pixels")
         upper.set(xlim=(0, 1), ylim=(0, 1), ylabel="share of true pixels")
         upper.set_title(title or "reliability of pixel probabilities", fontsize=10)
-        upper.text(0.04, 0.74, f"ECE {content['ece']:.4f}\nBrier {content['brier']:.4f}", transform=upper.transAxes)
+        figures = f"ECE {content['ece']:.4f}, Brier {content['brier']:.4f}"
+        # The lower right corner is free unless pixels are far from as likely as they were said to be.
+        upper.text(0.97, 0.04, figures, transform=upper.transAxes, ha="right", bbox={"color": "white", "alpha": 0.8})
         upper.legend(fontsize=8, frameon=False, loc="upper left")
         # Background outnumbers everything else by orders of magnitude.
         lower.bar(middles, [entry["pixels"] for entry in content["bins"]], width=1 / NUM_BINS, color="0.6")

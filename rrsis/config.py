@@ -10,11 +10,15 @@ from transformers.configuration_utils import PreTrainedConfig
 NUM_STAGES = 4
 """How many stages the backbone has; BSC runs after each one."""
 
+ARCHITECTURES = ("btdnet", "lavt")
+"""What can be trained: the model, and the baseline that it is compared with."""
+
 
 class BTDNetConfig(PreTrainedConfig):
     """Everything that fixes the architecture and the loss of BTDNet.
 
     Args:
+        architecture: "btdnet", or "lavt" for the baseline of `rrsis.lavt`, which has none of BTDNet's three parts.
         image_size: side of the square input, in pixels.
         backbone: name of a timm model with four stages.
         backbone_kwargs: further arguments of `timm.create_model` (depths, widths, …).
@@ -58,6 +62,7 @@ class BTDNetConfig(PreTrainedConfig):
     model_type = "btdnet"
     sub_configs_defaults = {"text_config": BertConfig}
 
+    architecture: str = "btdnet"
     image_size: int = 480
     backbone: str = "swin_base_patch4_window12_384"
     backbone_kwargs: dict | None = None
@@ -100,9 +105,13 @@ class BTDNetConfig(PreTrainedConfig):
         """Fills in what was left open, then checks that the values fit each other."""
         super().__post_init__(**kwargs)
         self.backbone_kwargs = dict(self.backbone_kwargs or {})
+        if self.architecture == "lavt":
+            self.use_bsc = self.use_bsc_pool = self.use_twin_stream = self.use_gate = self.use_reconstruction = False
         self._check()
 
     def _check(self) -> None:
+        if self.architecture not in ARCHITECTURES:
+            raise ValueError(f"architecture must be one of {ARCHITECTURES}; got {self.architecture!r}")
         for name in ("bsc_num_heads", "bsc_embed_dims"):
             if len(getattr(self, name)) != NUM_STAGES:
                 raise ValueError(f"{name} must have {NUM_STAGES} entries, one a stage; got {getattr(self, name)}")

@@ -341,7 +341,7 @@ class TwinStreamDecoder(nn.Module):
             gate = None
             if index > 0:
                 size = memory.shape[1:3]
-                memory = _area_resample(state.pixels, size)
+                memory = _area_resample(state.pixels.permute(0, 3, 1, 2), size).permute(0, 2, 3, 1)
                 gate = self._gate(output, size)
             state = layer(state, memory, gate, words, token_mask)
             target, background = self.head(state, detail)
@@ -359,11 +359,15 @@ class TwinStreamDecoder(nn.Module):
         if not self.config.use_gate:
             return None
         gate = joint_logit(output.target_logits[-1], output.background_logits[-1])
-        gate = F.adaptive_avg_pool2d(gate[:, None], size)[:, 0]
+        gate = _area_resample(gate[:, None], size)[:, 0]
         gate = gate.clamp(-self.config.gate_clamp, self.config.gate_clamp)
         return gate.detach() if self.config.detach_gate else gate
 
 
-def _area_resample(pixels: Tensor, size: torch.Size) -> Tensor:
-    """(B, h, w, C) → (B, *size, C), each output the mean of the inputs that it covers."""
-    return F.adaptive_avg_pool2d(pixels.permute(0, 3, 1, 2), size).permute(0, 2, 3, 1)
+def _area_resample(maps: Tensor, size: torch.Size) -> Tensor:
+    """(B, C, h, w) → (B, C, *size), each output the mean of the inputs that it covers."""
+    (height, width), (rows, columns) = maps.shape[2:], size
+    if height % rows == 0 and width % columns == 0:
+        # The same numbers from windows whose size stays when the image's does not: a graph for any size can hold it.
+        return F.avg_pool2d(maps, (height // rows, width // columns))
+    return F.adaptive_avg_pool2d(maps, size)

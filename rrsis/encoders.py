@@ -66,6 +66,17 @@ class StagedBackbone(nn.Module):
             if hasattr(stage, "grad_checkpointing"):  # timm's own switch, block by block
                 stage.grad_checkpointing = enable
 
+    def accept_any_size(self) -> None:
+        """Lets a Swin take images of other sizes than it was made for; ConvNeXt and ResNets always do.
+
+        Windows and shifts stay, so that images of its own size give what they gave before.
+        """
+        if hasattr(self.stem, "strict_img_size"):
+            self.stem.strict_img_size = False
+        for module in self.stages.modules():
+            if hasattr(module, "dynamic_mask"):
+                module.dynamic_mask = True
+
     def embed(self, images: Tensor) -> Tensor:
         """Runs what comes before the first stage. images (B, 3, H, W) → (B, h, w, C)."""
         return self._to_channels_last(self.stem(images))

@@ -257,7 +257,7 @@ def load_run(folder: str | os.PathLike[str], device: str = "auto") -> tuple[Any,
         FileNotFoundError: If the folder or one of the files is not there.
         ValueError: If the device does not exist here.
     """
-    from rrsis.model import BTDNetForReferringSegmentation
+    from rrsis.architectures import load_model
     from rrsis.processing import BTDNetProcessor
 
     path = Path(folder)
@@ -272,7 +272,7 @@ def load_run(folder: str | os.PathLike[str], device: str = "auto") -> tuple[Any,
         torch.empty(0, device=name)
     except (RuntimeError, AssertionError) as error:
         raise ValueError(f"device: got {device!r}, which cannot be used here ({str(error).splitlines()[0]})") from error
-    model = BTDNetForReferringSegmentation.from_pretrained(path).to(name).eval()
+    model = load_model(path).to(name).eval()
     return model, BTDNetProcessor.from_pretrained(path)
 
 

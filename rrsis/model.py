@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +12,7 @@ from transformers import PreTrainedModel
 from transformers.utils import ModelOutput
 
 from rrsis.config import BTDNetConfig
-from rrsis.decoder import NUM_MEMORIES, PixelDecoder, TwinStreamDecoder
+from rrsis.decoder import NUM_MEMORIES, DecoderOutput, PixelDecoder, TwinStreamDecoder
 from rrsis.encoders import FusedEncoder
 from rrsis.losses import correlation_loss, segmentation_loss
 from rrsis.reconstruction import DualModalReconstruction
@@ -62,27 +62,41 @@ class BTDNetPreTrainedModel(PreTrainedModel):
             module.init_non_persistent_buffers()
 
 
-class BTDNetForReferringSegmentation(BTDNetPreTrainedModel):
-    """Referring segmentation: an image and an expression in, the logits of the referred object's mask out.
+class ReferringModel(BTDNetPreTrainedModel):
+    """What all models of referring segmentation here share: an image and an expression in, a mask's logits out.
 
-    The published description of BTDNet (arXiv 2502.08486) fixes what BSC, T-BTD and D-MOLS do, not their equations;
-    the equations here are this project's own reading (docs/architecture.md).
+    A subclass says how it predicts (`predict`) and what it is trained on (`add_losses`).
 
     Args:
         config: the architecture and the loss.
     """
 
-    def __init__(self, config: BTDNetConfig) -> None:
-        super().__init__(config)
-        self.encoder = FusedEncoder(config)
-        self._first_stage = 0 if config.pixel_map_stride == 4 else 1
-        channels = self.encoder.channels
-        self.pixel_decoder = PixelDecoder(channels[self._first_stage :], config.decoder_dim)
-        self.decoder = TwinStreamDecoder(config, channels[0], self.encoder.token_dim)
-        self.reconstruction = (
-            DualModalReconstruction(config, self.encoder.token_dim) if config.use_reconstruction else None
-        )
-        self.post_init()
+    def predict(self, pixel_values: Tensor, input_ids: Tensor, token_mask: Tensor) -> tuple[BTDNetOutput, Any]:
+        """Predicts.
+
+        Args:
+            pixel_values: (B, 3, H, W), normalised images.
+            input_ids: (B, L) token ids.
+            token_mask: (B, L) bool, True for real tokens.
+
+        Returns:
+            The predictions, and whatever else the losses need.
+        """
+        raise NotImplementedError
+
+    def add_losses(
+        self, output: BTDNetOutput, context: Any, share: Tensor, token_mask: Tensor, noun_mask: Tensor | None
+    ) -> None:
+        """Sets `loss` and its parts.
+
+        Args:
+            output: from `predict`.
+            context: from `predict`.
+            share: (B, h, w) float, the object's share of each pixel, at 1/loss_stride of the image.
+            token_mask: as in `predict`.
+            noun_mask: (B, L) bool, the tokens of the object's noun, or None.
+        """
+        raise NotImplementedError
 
     def get_input_embeddings(self) -> nn.Module:
         """The words' embeddings; accelerate asks for them to shard them on their own."""
@@ -119,6 +133,47 @@ class BTDNetForReferringSegmentation(BTDNetPreTrainedModel):
         """
         _check_inputs(pixel_values, input_ids, labels)
         token_mask = torch.ones_like(input_ids, dtype=torch.bool) if attention_mask is None else attention_mask.bool()
+        output, context = self.predict(pixel_values, input_ids, token_mask)
+        if labels is not None:
+            share = labels.to(pixel_values.dtype)
+            if self.config.loss_stride > 1:
+                share = F.avg_pool2d(share[:, None], self.config.loss_stride)[:, 0]
+            self.add_losses(output, context, share, token_mask, noun_mask)
+        return output if return_dict is not False else output.to_tuple()
+
+
+class _Inside(NamedTuple):
+    """What BTDNet's losses need besides the predictions."""
+
+    decoded: DecoderOutput
+    pyramid: list[Tensor]
+    tokens: Tensor
+
+
+class BTDNetForReferringSegmentation(ReferringModel):
+    """Referring segmentation: an image and an expression in, the logits of the referred object's mask out.
+
+    The published description of BTDNet (arXiv 2502.08486) fixes what BSC, T-BTD and D-MOLS do, not their equations;
+    the equations here are this project's own reading (docs/architecture.md).
+
+    Args:
+        config: the architecture and the loss.
+    """
+
+    def __init__(self, config: BTDNetConfig) -> None:
+        super().__init__(config)
+        self.encoder = FusedEncoder(config)
+        self._first_stage = 0 if config.pixel_map_stride == 4 else 1
+        channels = self.encoder.channels
+        self.pixel_decoder = PixelDecoder(channels[self._first_stage :], config.decoder_dim)
+        self.decoder = TwinStreamDecoder(config, channels[0], self.encoder.token_dim)
+        self.reconstruction = (
+            DualModalReconstruction(config, self.encoder.token_dim) if config.use_reconstruction else None
+        )
+        self.post_init()
+
+    def predict(self, pixel_values: Tensor, input_ids: Tensor, token_mask: Tensor) -> tuple[BTDNetOutput, _Inside]:
+        """See `ReferringModel.predict`."""
         encoded = self.encoder(pixel_values, input_ids, token_mask)
         pyramid = self.pixel_decoder(encoded.features[self._first_stage :])
         decoded = self.decoder(pixel_values, encoded.features[0], pyramid, encoded.tokens, token_mask)
@@ -130,22 +185,23 @@ class BTDNetForReferringSegmentation(BTDNetPreTrainedModel):
             layer_logits=tuple(joint),
             correlation_maps=tuple(encoded.correlation_maps),
         )
-        if labels is not None:
-            share = labels.to(pixel_values.dtype)
-            if self.config.loss_stride > 1:
-                share = F.avg_pool2d(share[:, None], self.config.loss_stride)[:, 0]
-            output.segmentation_loss = segmentation_loss(decoded, share, self.config)
-            output.loss = output.segmentation_loss
-            if encoded.correlation_maps:
-                output.correlation_loss = correlation_loss(encoded.correlation_maps, share)
-                output.loss = output.loss + self.config.correlation_weight * output.correlation_loss
-            if self.training and self.reconstruction is not None:
-                # The memory at 1/8: fine enough for small objects, few enough pixels to hide.
-                output.reconstruction_loss = self.reconstruction(
-                    pyramid[NUM_MEMORIES - 1], encoded.tokens, token_mask, share, noun_mask
-                )
-                output.loss = output.loss + self.config.reconstruction_weight * output.reconstruction_loss
-        return output if return_dict is not False else output.to_tuple()
+        return output, _Inside(decoded, pyramid, encoded.tokens)
+
+    def add_losses(
+        self, output: BTDNetOutput, context: _Inside, share: Tensor, token_mask: Tensor, noun_mask: Tensor | None
+    ) -> None:
+        """See `ReferringModel.add_losses`."""
+        output.segmentation_loss = segmentation_loss(context.decoded, share, self.config)
+        output.loss = output.segmentation_loss
+        if output.correlation_maps:
+            output.correlation_loss = correlation_loss(list(output.correlation_maps), share)
+            output.loss = output.loss + self.config.correlation_weight * output.correlation_loss
+        if self.training and self.reconstruction is not None:
+            # The memory at 1/8: fine enough for small objects, few enough pixels to hide.
+            output.reconstruction_loss = self.reconstruction(
+                context.pyramid[NUM_MEMORIES - 1], context.tokens, token_mask, share, noun_mask
+            )
+            output.loss = output.loss + self.config.reconstruction_weight * output.reconstruction_loss
 
 
 def _check_inputs(pixel_values: Tensor, input_ids: Tensor, labels: Tensor | None) -> None:

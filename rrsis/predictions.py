@@ -44,15 +44,13 @@ import numpy as np
 
 from rrsis.data.rle import checked_runs, decode_mask, encode_mask
 from rrsis.io import atomic_write
+from rrsis.metrics import RMSIN_SIZE
 
 FORMAT = "rrsis-predictions-1"
 """What a file's entry "format" says."""
 
 OWN_SIZE, SQUARE = "segmentation", "segmentation_480"
 """Names of the two masks of a prediction."""
-
-SQUARE_SIDE = 480
-"""Side of `SQUARE` masks, that of the ``rmsin`` protocol."""
 
 
 @dataclass(frozen=True)
@@ -199,6 +197,6 @@ def _checked(entry: Any) -> PredictedMask:
                 size, _ = checked_runs(getattr(prediction, name))
             except ValueError as error:
                 raise ValueError(f"{name}: {error}") from error
-            if name == SQUARE and size != (SQUARE_SIDE, SQUARE_SIDE):
-                raise ValueError(f"{name}: got size {list(size)}, expected [{SQUARE_SIDE}, {SQUARE_SIDE}]")
+            if name == SQUARE and size != (RMSIN_SIZE, RMSIN_SIZE):
+                raise ValueError(f"{name}: got size {list(size)}, expected [{RMSIN_SIZE}, {RMSIN_SIZE}]")
     return prediction

@@ -14,15 +14,17 @@ import numpy as np
 import torch
 from transformers import set_seed
 
+from rrsis.architectures import load_model, make_model
 from rrsis.arguments import DataArguments, ModelArguments, RunArguments, parse_arguments
 from rrsis.averaging import check_averaging
 from rrsis.checkpoints import CheckpointError, find_checkpoint
 from rrsis.collate import ReferringCollator
 from rrsis.config import BTDNetConfig, make_config
 from rrsis.data import build_dataset
+from rrsis.data.augment import EpochCallback, FlippedDataset
 from rrsis.data.types import ReferringDataset, ReferringSample
 from rrsis.evaluate import evaluate_model, provenance
-from rrsis.model import BTDNetForReferringSegmentation
+from rrsis.model import ReferringModel
 from rrsis.pretrained import (
     find_weights,
     load_backbone_weights,
@@ -32,8 +34,8 @@ from rrsis.pretrained import (
 from rrsis.processes import on_first_process
 from rrsis.processing import BTDNetProcessor, build_processor, build_tokenizer
 from rrsis.profiling import PROFILE_STEPS, ComponentProfile
-from rrsis.selection import check_apart_from_test
 from rrsis.trainer import ReferringTrainer, check_sharding
+from rrsis.validation import check_apart_from_test
 from rrsis.visualization import SampleRow, save_curves, save_sample_grid
 
 NUM_SAMPLES = 12
@@ -43,9 +45,7 @@ PRETRAINED_PRESETS = ("base",)
 """Presets that start from pretrained weights unless told to start from scratch."""
 
 
-def build_model(
-    arguments: ModelArguments, expressions: Sequence[str]
-) -> tuple[BTDNetForReferringSegmentation, BTDNetProcessor]:
+def build_model(arguments: ModelArguments, expressions: Sequence[str]) -> tuple[ReferringModel, BTDNetProcessor]:
     """Makes the model and its processor from a preset and from weights at hand.
 
     Raises:
@@ -68,7 +68,7 @@ def build_model(
         config.text_config = text.config
     config.text_config.vocab_size = len(tokenizer)
     config.text_config.pad_token_id = tokenizer.pad_token_id
-    model = BTDNetForReferringSegmentation(config)
+    model = make_model(config)
     if text is not None:
         model.encoder.text.load_state_dict(text.state_dict())
     if backbone_weights is not None:
@@ -85,7 +85,7 @@ def _build_splits(arguments: DataArguments) -> dict[str, ReferringDataset]:
             arguments.dataset,
             split,
             root=arguments.data_root,
-            **({"num_scenes": count} if arguments.dataset == "synthetic" else {}),
+            **({"num_scenes": count, "config": arguments.difficulty} if arguments.dataset == "synthetic" else {}),
         )
         for split, count in scenes.items()
     }
@@ -108,14 +108,16 @@ def prepare(
     check_averaging(run_arguments.ema_decay, run_arguments.resume_from_checkpoint)
     set_seed(run_arguments.seed)
     splits = _build_splits(data_arguments)
-    model, processor = build_model(model_arguments, splits["train"].expressions)
+    train_data = FlippedDataset(splits["train"], data_arguments.flip, seed=run_arguments.seed)
+    model, processor = build_model(model_arguments, train_data.possible_expressions)
     trainer = ReferringTrainer(
         model=model,
         args=run_arguments,
-        train_dataset=splits["train"],
+        train_dataset=train_data,
         eval_dataset=splits[data_arguments.validation_split],
         data_collator=ReferringCollator(processor),
         processing_class=processor,
+        callbacks=[EpochCallback(train_data)],
     )
     check_sharding(trainer)
     return trainer, splits
@@ -190,7 +192,7 @@ def _report(trainer: ReferringTrainer, held_out: ReferringDataset, run: Path, fa
     Read from the run folder, the model is whole also where training had sharded it over processes.
     """
     arguments, processor = trainer.args, trainer.processing_class
-    model = BTDNetForReferringSegmentation.from_pretrained(run).to(arguments.device)
+    model = load_model(run).to(arguments.device)
     evaluation = evaluate_model(
         model,
         processor,
@@ -214,7 +216,7 @@ def _report(trainer: ReferringTrainer, held_out: ReferringDataset, run: Path, fa
 
 @torch.inference_mode()
 def predict_samples(
-    model: BTDNetForReferringSegmentation, processor: BTDNetProcessor, samples: Sequence[ReferringSample]
+    model: ReferringModel, processor: BTDNetProcessor, samples: Sequence[ReferringSample]
 ) -> list[np.ndarray]:
     """Masks (H, W) bool of a few samples, at the images' own sizes."""
     model.eval()

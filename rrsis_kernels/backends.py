@@ -90,10 +90,22 @@ def _triton_can_run(op: str, device_type: str, dtype: torch.dtype, shapes: dict[
 
 
 def can_choose(
-    op: str, backend: str, device_type: str, dtype: torch.dtype, shapes: dict[str, int] | None = None
+    op: str,
+    backend: str,
+    device_type: str,
+    dtype: torch.dtype,
+    shapes: dict[str, int] | None = None,
+    differentiate: bool = False,
 ) -> Support:
-    """Whether `backend` may be the automatic choice: it can run and its tests have passed on such a device."""
+    """Whether `backend` may be the automatic choice: it can run and its tests have passed on such a device.
+
+    A forward that will be differentiated and its backward take the same backend: each rounds scores in its own way, and
+    where scores are sharp a gradient is only as good as their agreement. (Forced, a backend without the backward leaves
+    that to the others.)
+    """
     support = can_run(op, backend, device_type, dtype, shapes)
+    if support.ok and differentiate:
+        support = can_run(op, backend, device_type, dtype, shapes, "backward")
     if support.ok and backend != "reference" and backend not in VERIFIED.get(device_type, ()):
         return Support(False, f"its tests have not passed on {device_type} yet (docs/verified.md); force it to use it")
     return support
@@ -137,7 +149,18 @@ def use_backend(name: str) -> Iterator[None]:
         _forced.name = before
 
 
-def choose(op: str, device_type: str, dtype: torch.dtype, shapes: dict[str, int] | None = None) -> str:
+def will_be_differentiated(*tensors: torch.Tensor | None) -> bool:
+    """Whether autograd follows a call with these arguments."""
+    return torch.is_grad_enabled() and any(tensor is not None and tensor.requires_grad for tensor in tensors)
+
+
+def choose(
+    op: str,
+    device_type: str,
+    dtype: torch.dtype,
+    shapes: dict[str, int] | None = None,
+    differentiate: bool = False,
+) -> str:
     """The backend that a call takes.
 
     Args:
@@ -145,6 +168,7 @@ def choose(op: str, device_type: str, dtype: torch.dtype, shapes: dict[str, int]
         device_type: `tensor.device.type`.
         dtype: dtype of the features or logits.
         shapes: sizes by letter, where they are known.
+        differentiate: whether a backward will be wanted; see `will_be_differentiated` and `can_choose`.
 
     Raises:
         ValueError: the environment names no backend.
@@ -153,7 +177,7 @@ def choose(op: str, device_type: str, dtype: torch.dtype, shapes: dict[str, int]
     forced = forced_backend()
     if forced is None:
         for backend in BACKENDS:
-            if can_choose(op, backend, device_type, dtype, shapes).ok:
+            if can_choose(op, backend, device_type, dtype, shapes, differentiate).ok:
                 return backend
         return "reference"
     if forced not in BACKENDS:

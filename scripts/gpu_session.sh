@@ -87,7 +87,8 @@ done
 # The operators' own tests on the Triton kernels; without a GPU, in Triton's interpreter and two files of them.
 if [ "$device" = cuda ]; then
     step "operators on Triton" 200 "$python" -m pytest -q "${workers[@]}" -k triton "${test_files[@]}" --junitxml="$out/triton_tests.xml"
-    step "tests on the GPU" 60 "$python" -m pytest -q -m gpu tests/kernels tests/build --junitxml="$out/gpu_tests.xml"
+    step "operators on CUDA C++" 120 "$python" -m pytest -q "${workers[@]}" -k cuda "${test_files[@]}"
+    step "tests on the GPU" 60 "$python" -m pytest -q -m gpu tests/kernels tests/build tests/cuda_emulation/test_fragments.py --junitxml="$out/gpu_tests.xml"
     model=(--preset base --batch 16)
 else
     step "operators on Triton" 200 env TRITON_INTERPRET=1 "$python" -m pytest -q -k triton "${test_files[1]}" "${test_files[2]}" --junitxml="$out/triton_tests.xml"

@@ -96,7 +96,10 @@ def implementations(op: str, ours: str) -> dict[str, Callable[[], Implementation
         op: one of our public functions.
         ours: the backend that is measured.
     """
-    found = {ours: lambda: _forced(op, ours), EAGER: lambda: _forced(op, "reference"), COMPILED: lambda: _compiled(op)}
+    found = {ours: lambda: _forced(op, ours)}
+    if ours == "triton":  # on CUDA: beside it stand the C++ kernels, whose products have a forward alone
+        found["cuda"] = lambda: _forced(op, "cuda")
+    found |= {EAGER: lambda: _forced(op, "reference"), COMPILED: lambda: _compiled(op)}
     if op == CORRELATION:
         found |= {"two SDPA calls": lambda: two_sdpa_calls, "two FlexAttention calls": _two_flex_calls}
     if op == STREAMS:

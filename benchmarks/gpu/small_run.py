@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import itertools
 
 import torch
 
@@ -24,11 +25,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
     device = torch.device(parser.parse_args().device)
-    ours = "triton" if device.type == "cuda" else "cpu"
-    for shape in SHAPES:
+    backends = ("triton", "cuda") if device.type == "cuda" else ("cpu",)
+    for shape, ours in itertools.product(SHAPES, backends):
         for dtype in (torch.bfloat16, torch.float32):
             inputs = make_inputs(shape, dtype, device)
-            outputs = implementations(shape.op, ours)[ours]()(*inputs)
+            outputs = implementations(shape.op, backends[0])[ours]()(*inputs)
             torch.autograd.backward([output.sum() for output in outputs if output.requires_grad])
             assert all(tensor.grad.isfinite().all() for tensor in inputs if tensor.requires_grad), shape
     print("every kernel ran")

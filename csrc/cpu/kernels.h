@@ -67,8 +67,8 @@ struct MaskStatisticsArgs {
   int64_t bands;        // row bands per sample: a function of the shape alone
   int dtype, mask_dtype;
   double joint_scale;
-  TokenView target, background;  // (B, h, w): `head` unused
-  TokenView mask, valid;         // (B, Hm, Wm): `head` unused
+  RowView target, background;  // (B, h, w)
+  RowView mask, valid;         // (B, Hm, Wm)
   // Interpolation tables, computed as F.interpolate does: x_lo/x_hi (Wm), y_lo/y_hi (Hm), and the weight of the hi one.
   const int32_t *x_lo, *x_hi, *y_lo, *y_hi;
   const void *x_weight, *y_weight;  // float (double)

@@ -4,12 +4,13 @@
 #include <tuple>
 #include <vector>
 
+#include "../common/mask_statistics_tensors.h"
 #include "runtime.h"
 
 namespace rrsis_kernels {
 namespace {
 
-constexpr int64_t kColumns = 9;
+constexpr int64_t kColumns = MaskStatisticsTensors::kSums;
 constexpr int64_t kBandRows = 16;
 
 // Where F.interpolate(mode="bilinear", align_corners=False) reads each output index, in its own arithmetic: the indices
@@ -40,35 +41,13 @@ struct Axis {
   }
 };
 
-struct Inputs {
-  Held target, background, mask, valid;
-  explicit Inputs(const Tensor& t, const Tensor& b, const Tensor& m, const OptionalTensor& v)
-      : target(t), background(b), mask(m), valid(v) {}
-
-  MaskStatisticsArgs args(double joint_scale) const {
-    const Tensor &t = target.get(), &m = mask.get();
-    check_rank(t, "target_logits", 3);
-    check_rank(m, "mask", 3);
-    MaskStatisticsArgs a{};
-    a.B = t.size(0), a.h = t.size(1), a.w = t.size(2), a.Hm = m.size(1), a.Wm = m.size(2);
-    check_sizes(background.get(), "background_logits", {a.B, a.h, a.w});
-    check_dtype(background.get(), "background_logits", t.scalar_type());
-    check_sizes(m, "mask", {a.B, a.Hm, a.Wm});
-    STD_TORCH_CHECK((a.h > 0 && a.w > 0) || a.Hm * a.Wm == 0, "target_logits are empty, but the mask is not");
-    a.dtype = dtype_code(t, "target_logits");
-    a.mask_dtype = mask_dtype_code(m, "mask");
-    a.joint_scale = joint_scale;
-    a.bands = std::max<int64_t>(1, a.Hm / kBandRows);
-    a.target = view(t), a.background = view(background.get()), a.mask = view(m);
-    if (valid.has()) {
-      check_sizes(valid.get(), "valid", {a.B, a.Hm, a.Wm});
-      check_dtype(valid.get(), "valid", ScalarType::Bool);
-      a.valid = view(valid.get());
-    }
-    return a;
-  }
-  static TokenView view(const Tensor& t) { return {t.const_data_ptr(), t.stride(0), 0, t.stride(1)}; }
-};
+MaskStatisticsArgs args_of(const MaskStatisticsTensors& tensors, double joint_scale) {
+  MaskStatisticsArgs a{};
+  tensors.describe(a);
+  a.joint_scale = joint_scale;
+  a.bands = std::max<int64_t>(1, a.Hm / kBandRows);
+  return a;
+}
 
 template <class T>
 void set_axes(MaskStatisticsArgs& a, const Axis<T>& x, const Axis<T>& y) {
@@ -140,19 +119,17 @@ std::tuple<Tensor, Tensor> backward(MaskStatisticsArgs& a, const Tensor& like) {
 }
 
 Tensor mask_statistics_forward(Tensor target_logits, Tensor background_logits, Tensor mask, OptionalTensor valid, double joint_scale) {
-  const Inputs in(target_logits, background_logits, mask, valid);
-  MaskStatisticsArgs a = in.args(joint_scale);
+  const MaskStatisticsTensors tensors(target_logits, background_logits, mask, valid);
+  MaskStatisticsArgs a = args_of(tensors, joint_scale);
   return a.dtype == kFloat64 ? forward<double>(a, target_logits) : forward<float>(a, target_logits);
 }
 
 std::tuple<Tensor, Tensor> mask_statistics_backward(Tensor grad_sums, Tensor target_logits, Tensor background_logits, Tensor mask,
                                                     OptionalTensor valid, double joint_scale) {
-  const Inputs in(target_logits, background_logits, mask, valid);
-  MaskStatisticsArgs a = in.args(joint_scale);
-  check_sizes(grad_sums, "grad_sums", {a.B, kColumns});
-  check_dtype(grad_sums, "grad_sums", statistics_dtype(target_logits));
-  const Tensor sums = torch::stable::contiguous(grad_sums);
-  a.grad_sums = row_view(sums);
+  const MaskStatisticsTensors tensors(target_logits, background_logits, mask, valid);
+  MaskStatisticsArgs a = args_of(tensors, joint_scale);
+  const Held sums = tensors.gradient_of_sums(grad_sums);
+  a.grad_sums = row_view(sums.get());
   return a.dtype == kFloat64 ? backward<double>(a, target_logits) : backward<float>(a, target_logits);
 }
 

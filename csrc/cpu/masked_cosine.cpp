@@ -3,6 +3,7 @@
 #include <tuple>
 #include <vector>
 
+#include "../common/masked_cosine_inputs.h"
 #include "runtime.h"
 
 namespace rrsis_kernels {
@@ -10,18 +11,12 @@ namespace {
 
 constexpr int64_t kChunkRows = 256;
 
-MaskedCosineArgs arguments(const Held& prediction, const Held& target, const Held& mask) {
-  const Tensor &x = prediction.get(), &y = target.get(), &m = mask.get();
-  check_rank(x, "prediction", 3);
+MaskedCosineArgs arguments(const MaskedCosineInputs& in) {
   MaskedCosineArgs a{};
-  a.B = x.size(0), a.N = x.size(1), a.C = x.size(2);
+  a.B = in.B, a.N = in.N, a.C = in.C;
   a.chunks = std::max<int64_t>(1, a.N / kChunkRows);
-  a.dtype = dtype_code(x, "prediction");
-  check_sizes(y, "target", {a.B, a.N, a.C});
-  check_dtype(y, "target", x.scalar_type());
-  check_sizes(m, "mask", {a.B, a.N});
-  check_dtype(m, "mask", ScalarType::Bool);
-  a.prediction = row_view(x), a.target = row_view(y), a.mask = row_view(m);
+  a.dtype = dtype_code(in.prediction.get(), "prediction");
+  a.prediction = row_view(in.prediction.get()), a.target = row_view(in.target.get()), a.mask = row_view(in.mask.get());
   return a;
 }
 
@@ -33,8 +28,8 @@ int64_t masked_rows(const MaskedCosineArgs& a, int64_t sample) {
 }
 
 Tensor masked_cosine_forward(Tensor prediction, Tensor target, Tensor mask) {
-  const Held x{prediction}, y{target}, m{mask};
-  MaskedCosineArgs a = arguments(x, y, m);
+  const MaskedCosineInputs in(prediction, target, mask);
+  MaskedCosineArgs a = arguments(in);
   Tensor loss = empty({a.B}, statistics_dtype(prediction));
   std::vector<double> sums(a.B * a.chunks * 2);
   a.chunk_sums = sums.data();
@@ -56,10 +51,9 @@ Tensor masked_cosine_forward(Tensor prediction, Tensor target, Tensor mask) {
 }
 
 std::tuple<Tensor, Tensor> masked_cosine_backward(Tensor grad_loss, Tensor prediction, Tensor target, Tensor mask) {
-  const Held x{prediction}, y{target}, m{mask};
-  MaskedCosineArgs a = arguments(x, y, m);
-  check_sizes(grad_loss, "grad_loss", {a.B});
-  check_dtype(grad_loss, "grad_loss", statistics_dtype(prediction));
+  const MaskedCosineInputs in(prediction, target, mask);
+  MaskedCosineArgs a = arguments(in);
+  check_grad_loss(grad_loss, in);
   const int64_t stride = grad_loss.stride(0);
   const void* grad = grad_loss.const_data_ptr();
   std::vector<double> scale(a.B);

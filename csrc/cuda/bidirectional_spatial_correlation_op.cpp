@@ -14,7 +14,7 @@ TokenPixelForward arguments(const CorrelationInputs& in, bool paint, bool pool) 
   TokenPixelForward a{};
   a.B = in.B, a.N = in.N, a.C = in.C, a.D = paint ? in.D : 0, a.H = in.H, a.L = in.L;
   a.bank_heads = in.H;
-  a.dtype = dtype_code(in.pixels.get(), "pixels");
+  a.dtype = kernel_dtype(in.pixels.get(), "pixels");
   a.paint = paint, a.pool = pool;
   a.pixels = row_view(in.pixels.get());
   a.keys[0] = token_view(in.keys.get());
@@ -24,6 +24,7 @@ TokenPixelForward arguments(const CorrelationInputs& in, bool paint, bool pool) 
   if (in.pixel_mask.has()) a.pixel_mask = row_view(in.pixel_mask.get());
   a.shared_limit = shared_memory_limit(in.pixels.get());
   derive(a);
+  STD_TORCH_CHECK(too_large(a) == nullptr, "too many ", too_large(a), " for one CUDA grid");
   return a;
 }
 

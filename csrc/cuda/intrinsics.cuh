@@ -1,4 +1,4 @@
-// Tensor cores and asynchronous copies: one function per instruction of the PTX manual. sm_80 and later.
+// Tensor cores, asynchronous copies, approximations: one function per instruction of the PTX manual. sm_80 and later.
 #pragma once
 
 #include "launch.cuh"
@@ -50,6 +50,18 @@ __device__ __forceinline__ void cp_async_commit() { asm volatile("cp.async.commi
 template <int kGroupsLeft>
 __device__ __forceinline__ void cp_async_wait() {
   asm volatile("cp.async.wait_group %0;\n" ::"n"(kGroupsLeft) : "memory");
+}
+
+// 2^x to 2 units in the last place, and 1 / x to 1. Subnormal numbers are 0 to both.
+__device__ __forceinline__ float exp2_approximate(float x) {
+  float y;
+  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+  return y;
+}
+__device__ __forceinline__ float reciprocal_approximate(float x) {
+  float y;
+  asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+  return y;
 }
 
 }  // namespace rk

@@ -38,8 +38,6 @@ __device__ __forceinline__ char* shared_memory() {
   return memory;
 }
 
-inline const char* error_string(cudaError_t error) { return cudaGetErrorString(error); }
-
 }  // namespace rk
 
 #endif  // RRSIS_CUDA_EMULATION

@@ -4,6 +4,7 @@
 // eight rows of one column of units lie in different banks: what ldmatrix reads at a time, and the fp32 path too.
 #pragma once
 
+#include "elements.cuh"
 #include "intrinsics.cuh"
 
 namespace rk {
@@ -29,19 +30,6 @@ struct Panels {
     return reinterpret_cast<T*>(unit(row, column)) + column % kUnit<T>;
   }
 };
-
-__device__ __forceinline__ float to_float(float x) { return x; }
-__device__ __forceinline__ float to_float(__nv_bfloat16 x) { return __bfloat162float(x); }
-__device__ __forceinline__ float to_float(__half x) { return __half2float(x); }
-
-template <class T>
-__device__ __forceinline__ T from_float(float x);
-template <>
-__device__ __forceinline__ float from_float<float>(float x) { return x; }
-template <>
-__device__ __forceinline__ __nv_bfloat16 from_float<__nv_bfloat16>(float x) { return __float2bfloat16(x); }
-template <>
-__device__ __forceinline__ __half from_float<__half>(float x) { return __float2half(x); }
 
 template <class T>
 struct alignas(2 * sizeof(T)) Pair {

@@ -36,6 +36,9 @@ class OnDevice {
 // Bytes of shared memory that a block may ask for on a tensor's device.
 int64_t shared_memory_limit(const Tensor& t);
 
+// dtype_code, for kernels that compute in fp32: throws for float64 too.
+int kernel_dtype(const Tensor& t, const char* name);
+
 // Throws unless a launch of an operator went well.
 void check_launch(cudaError_t error, const char* op);
 

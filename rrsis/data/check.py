@@ -55,8 +55,7 @@ class Report:
 
     def to_dict(self) -> dict[str, Any]:
         """Everything, ready for JSON."""
-        content = asdict(self)
-        return {**content, "counts": self.counts, "findings": content["findings"]}
+        return {**asdict(self), "counts": self.counts}
 
     def text(self, most: int) -> str:
         """For people: what was looked at, the counts, and up to ``most`` findings of each kind."""
@@ -110,7 +109,12 @@ def check_dataset(
         by_image.setdefault(record.image_path, []).append(record)
     with ThreadPoolExecutor(num_workers) as pool:
         done = tqdm(pool.map(_look, by_image.values()), "check", len(by_image), unit="image", disable=not progress)
-        looks = dict(zip(by_image, done, strict=True))
+        try:
+            looks = dict(zip(by_image, done, strict=True))
+        except BaseException:
+            # An interruption must not wait for the thousands of files that are still in line.
+            pool.shutdown(cancel_futures=True)
+            raise
     findings += [finding for look in looks.values() for finding in look.findings]
     findings += _in_two_splits(records, looks)
     findings += _repeated(records, looks)

@@ -65,7 +65,8 @@ def bidirectional_spatial_correlation(
         values = None
     pixels, keys, values, key_bias = _common.lower_together((pixels, keys, values, key_bias))
     sizes = _check(pixels, keys, values, key_bias, token_mask, pixel_mask, direction)
-    backend = backends.choose(NAME, pixels.device.type, pixels.dtype, sizes)
+    differentiate = backends.will_be_differentiated(pixels, keys, values, key_bias)
+    backend = backends.choose(NAME, pixels.device.type, pixels.dtype, sizes, differentiate)
     if backend == "reference":
         return _common.without_autocast(
             reference.bidirectional_spatial_correlation,

@@ -39,7 +39,8 @@ def masked_cosine_loss(prediction: Tensor, target: Tensor, mask: Tensor) -> Tens
     arguments.check("prediction", prediction, "B N C")
     arguments.check("target", target, "B N C")
     arguments.check("mask", mask, "B N", (torch.bool,))
-    backend = backends.choose(NAME, prediction.device.type, prediction.dtype, arguments.sizes)
+    differentiate = backends.will_be_differentiated(prediction, target)
+    backend = backends.choose(NAME, prediction.device.type, prediction.dtype, arguments.sizes, differentiate)
     tensors = (prediction, target, mask)
     if backend == "reference":
         return _common.without_autocast(reference.masked_cosine_loss, prediction.device.type, *tensors)

@@ -50,7 +50,8 @@ def twin_mask_statistics(
     """
     target_logits, background_logits = _common.widen_together(target_logits, background_logits)
     sizes = _check(target_logits, background_logits, mask, valid)
-    backend = backends.choose(NAME, target_logits.device.type, target_logits.dtype, sizes)
+    differentiate = backends.will_be_differentiated(target_logits, background_logits)
+    backend = backends.choose(NAME, target_logits.device.type, target_logits.dtype, sizes, differentiate)
     # Masks from image files are 0 and 255 as often as 0 and 1.
     mask = mask != 0 if mask.dtype == torch.uint8 else mask.detach()
     tensors = (target_logits, background_logits, mask, valid)

@@ -53,7 +53,8 @@ def twin_stream_attention(
     """
     pixels, target_queries, background_queries, gate = _cast(pixels, target_queries, background_queries, gate)
     sizes = _check(pixels, target_queries, background_queries, gate, pixel_mask)
-    backend = backends.choose(NAME, pixels.device.type, pixels.dtype, sizes)
+    differentiate = backends.will_be_differentiated(pixels, target_queries, background_queries, gate)
+    backend = backends.choose(NAME, pixels.device.type, pixels.dtype, sizes, differentiate)
     tensors = (pixels, target_queries, background_queries, gate, pixel_mask)
     if backend == "reference":
         return _common.without_autocast(reference.twin_stream_attention, pixels.device.type, *tensors)

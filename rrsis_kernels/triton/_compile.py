@@ -19,7 +19,6 @@ from rrsis_kernels import backends
 from rrsis_kernels import triton as kernels
 from rrsis_kernels.triton._aot import AotSpec
 
-ARCHITECTURES = (80, 90, 100)
 SHARED_LIMIT = {80: 163 * 1024, 90: 227 * 1024, 100: 227 * 1024}
 """Bytes of shared memory that a program may have."""
 DIVISIBLE = [["tt.divisibility", 16]]

@@ -1,9 +1,8 @@
 """Block shapes, warps, stages and splits: one table per architecture and a rule for how rows are blocked.
 
 Nothing here has run on a GPU yet: the numbers come from register and shared-memory counts of compiled code (the test of
-ahead-of-time compilation prints them) and from predicted traffic. `RRSIS_KERNELS_AUTOTUNE=1` lets Triton time
-neighbouring numbers of warps and stages at the first call of a shape, and caches what it found on disk; warm up
-before capturing a CUDA graph then.
+ahead-of-time compilation prints them) and from predicted traffic. Nothing is measured unless `RRSIS_KERNELS_AUTOTUNE=1`
+asks for it (`_launch.run`).
 """
 
 from __future__ import annotations
@@ -13,6 +12,8 @@ import os
 from typing import NamedTuple
 
 import torch
+
+from rrsis_kernels.triton import INTERPRETED
 
 AUTOTUNE_VARIABLE = "RRSIS_KERNELS_AUTOTUNE"
 ARCHITECTURES = (80, 90, 100)
@@ -36,6 +37,18 @@ class Tile(NamedTuple):
     channels: int
     warps: int
     stages: int
+
+
+class Work(NamedTuple):
+    """Size of a program of a kernel that does not multiply matrices.
+
+    Attributes:
+        elements: of its tile.
+        warps: that share them.
+    """
+
+    elements: int
+    warps: int
 
 
 class RowBlocks(NamedTuple):
@@ -100,6 +113,16 @@ FUSED_TABLE = {
     100: {"forward": (128, Tile(64, 0, 0, 4, 2))},
 }
 
+# Cosine: elements of 2 bytes (half as many of 4) of one input. Statistics: pixels that are worked on at once.
+MEMORY_BOUND = {
+    80: {"cosine": Work(4096, 8), "statistics": Work(512, 4)},
+    90: {"cosine": Work(8192, 8), "statistics": Work(512, 4)},
+    100: {"cosine": Work(8192, 8), "statistics": Work(512, 4)},
+}
+
+INTERPRETED_FACTOR = 8
+"""How much larger those are in the interpreter, where a program costs the same whatever its size."""
+
 PROGRAMS_PER_PROCESSOR = 2
 """How many programs per multiprocessor the splits of `gather` aim at."""
 
@@ -119,8 +142,8 @@ def processors(device: torch.device) -> int:
 
 
 def autotune() -> bool:
-    """Whether the environment asks for autotuning."""
-    return os.environ.get(AUTOTUNE_VARIABLE) == "1"
+    """Whether the environment asks for autotuning; there is nothing to time in the interpreter."""
+    return os.environ.get(AUTOTUNE_VARIABLE) == "1" and not INTERPRETED
 
 
 def precision(dtype: torch.dtype) -> str:
@@ -185,6 +208,17 @@ def fused_tile(arch: int, dtype: torch.dtype, kernel: str, width: int) -> Tile |
     """
     widest, entry = FUSED_TABLE[arch].get(kernel, (0, None))
     return entry if kind_of(dtype) == "half" and width <= widest else None
+
+
+def work(arch: int, kernel: str) -> Work:
+    """The configuration of a memory-bound kernel.
+
+    Args:
+        arch: of `ARCHITECTURES`.
+        kernel: "cosine" or "statistics".
+    """
+    entry = MEMORY_BOUND[arch][kernel]
+    return entry._replace(elements=INTERPRETED_FACTOR * entry.elements) if INTERPRETED else entry
 
 
 def splits(tiles: int, programs: int, device_processors: int, least_tiles: int) -> tuple[int, int]:

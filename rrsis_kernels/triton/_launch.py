@@ -1,4 +1,9 @@
-"""Running a kernel on the device of its tensors, or noting down what would be run."""
+"""Running a kernel on the device of its tensors, or noting down what would be run.
+
+All kernels start in `run`. With `RRSIS_KERNELS_AUTOTUNE=1` Triton times other numbers of warps and stages there, at the
+first call of a kernel with its sizes, strides and dtypes, and keeps the fastest in its own cache on disk, for other
+processes too; timing cannot be captured in a CUDA graph, so warm up before.
+"""
 
 from __future__ import annotations
 
@@ -12,16 +17,40 @@ from torch import Tensor
 from rrsis_kernels.triton import _config
 from rrsis_kernels.triton._aot import ELEMENT_TYPES, AotSpec
 
-OPTIONS = {"enable_fp_fusion": True}
-"""Pinned, so that a multiplication and an addition round the same way whatever Triton's default becomes."""
 STRIDES = ("_b", "_h", "_l", "_n")
 """How the names of strides end."""
 
 
+CANDIDATES = [(warps, stages) for warps in (4, 8) for stages in (2, 3, 4)]
+"""Warps and stages that autotuning tries."""
+
+
 @functools.cache
-def _autotuned(kernel: Any, keys: tuple[str, ...]) -> Any:
-    configs = [triton.Config({}, num_warps=warps, num_stages=stages) for warps in (4, 8) for stages in (2, 3, 4)]
-    return triton.autotune(configs, key=list(keys), cache_results=True)(kernel)
+def _autotuned(kernel: Any, key: tuple[str, ...]) -> Any:
+    configs = [triton.Config({}, num_warps=warps, num_stages=stages) for warps, stages in CANDIDATES]
+    return triton.autotune(configs, key=list(key), cache_results=True)(kernel)
+
+
+def run(
+    kernel: Any, grid: tuple[int, ...], *values: Any, warps: int, stages: int = 1, fp_fusion: bool = True, **named: Any
+) -> None:
+    """Launches a kernel on the current device and stream.
+
+    Args:
+        kernel: the `triton.jit` function.
+        grid: numbers of programs.
+        values: the kernel's first arguments.
+        warps: of a program, unless autotuning chooses.
+        stages: depth of its software pipeline, unless autotuning chooses.
+        fp_fusion: whether a·b + c may be rounded once. Pinned: Triton's default may change.
+        named: its other arguments.
+    """
+    if _config.autotune():
+        given = dict(zip(kernel.arg_names, values, strict=False)) | named
+        key = tuple(name for name, value in given.items() if isinstance(value, int))
+        _autotuned(kernel, key)[grid](*values, **named, enable_fp_fusion=fp_fusion)
+    else:
+        kernel[grid](*values, **named, num_warps=warps, num_stages=stages, enable_fp_fusion=fp_fusion)
 
 
 class Launcher:
@@ -38,11 +67,7 @@ class Launcher:
     def __call__(self, kernel: Any, programs: int, arguments: dict[str, Any], tile: _config.Tile) -> None:
         """Launches `programs` programs of a kernel; masks travel as bytes."""
         arguments = {name: _as_argument(value) for name, value in arguments.items()}
-        if _config.autotune():
-            keys = tuple(name for name, value in arguments.items() if isinstance(value, int))
-            _autotuned(kernel, keys)[(programs,)](**arguments, **OPTIONS)
-            return
-        kernel[(programs,)](**arguments, num_warps=tile.warps, num_stages=tile.stages, **OPTIONS)
+        run(kernel, (programs,), **arguments, warps=tile.warps, stages=tile.stages)
 
 
 def _as_argument(value: Any) -> Any:

@@ -24,6 +24,12 @@ def tile_start(base, b, batch_stride, start, stride):
 
 
 @triton.jit
+def dense_start(base, b, N, start, width):
+    """The same of a dense tensor (B, N, width). A sample's N·width may pass 32 bits, so it is not a stride here."""
+    return base + (b * N + start) * width
+
+
+@triton.jit
 def row_product(
     sums, left, left_rows, left_live, right, right_rows, right_live, DEPTH: tl.constexpr, BLOCK_DEPTH: tl.constexpr,
     PRECISION: tl.constexpr,
@@ -65,18 +71,18 @@ def spread_kernel(
     i, first = tl.arange(0, BLOCK_N), tile * BLOCK_N
     score_rows = i * pitch
     sums = tl.zeros((BLOCK_N, BLOCK_W), tl.float32)
-    start = tile_start(scores, b, N * pitch, first, pitch)
+    start = dense_start(scores, b, N, first, pitch)
     sums = _spread(
         sums, start, score_rows, live, rows + b * rows_b, R, pitch, L, rows_h, rows_l, channel, inside, BLOCK_R,
         PRECISION,
     )  # fmt: skip
     if other_scores is not None:
-        start = tile_start(other_scores, b, N * pitch, first, pitch)
+        start = dense_start(other_scores, b, N, first, pitch)
         sums = _spread(
             sums, start, score_rows, live, other_rows + b * other_b, R, pitch, L, other_h, other_l, channel, inside,
             BLOCK_R, PRECISION,
         )  # fmt: skip
-    target = tile_start(out, b, N * WIDTH, first, WIDTH) + ((i * WIDTH)[:, None] + channel[None, :])
+    target = dense_start(out, b, N, first, WIDTH) + ((i * WIDTH)[:, None] + channel[None, :])
     tl.store(target, sums.to(out.dtype.element_ty), live[:, None] & inside[None, :])
 
 
@@ -104,6 +110,9 @@ def gather_kernel(
 
     With `tile_stats` (B, tiles, 2, R) the scores are exponentials relative to their tile's maximum; they are brought to
     the split's maximum, and that and its total go to `split_stats` (B, splits, 2, R).
+
+    N·pitch stays within 32 bits, which `can_run` sees to: with a product of 64 some configuration spills on each
+    architecture, whatever the order.
     """
     row_blocks, blocks = tl.cdiv(R, BLOCK_R), tl.cdiv(WIDTH, BLOCK_W)
     block, split, b = place(row_blocks * blocks, splits)

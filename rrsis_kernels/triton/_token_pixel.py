@@ -49,7 +49,14 @@ def can_run(dtype: torch.dtype, shapes: dict[str, int] | None = None) -> Support
     rows = sizes.get("H", 1) * max(sizes.get("L", 1), 2 * sizes.get("K", 1))
     if rows * max(sizes.get("C", 1), sizes.get("D", 1)) >= 2**31:
         return Support(False, "the Triton kernels count the numbers of a sample's tokens in 32 bits")
+    if sizes.get("N", 0) * padded(rows) >= 2**31:
+        return Support(False, "the Triton kernels count a sample's scores (N × H·L) in 32 bits")
     return Support(True, "Triton kernels")
+
+
+def padded(rows: int) -> int:
+    """Columns of stored scores for so many rows."""
+    return -(-rows // PITCH) * PITCH
 
 
 def near(tensor: Tensor | None, rows_of_tile: int = 0) -> Tensor | None:
@@ -104,7 +111,7 @@ class TokenPixel:
     @property
     def pitch(self) -> int:
         """Columns of stored scores."""
-        return -(-self.keys.shape[1] * self.keys.shape[2] // PITCH) * PITCH
+        return padded(self.keys.shape[1] * self.keys.shape[2])
 
     @property
     def empty(self) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from rrsis_kernels.triton._products import place, row_product, tile_start
+from rrsis_kernels.triton._products import dense_start, place, row_product, tile_start
 
 
 @triton.jit
@@ -53,7 +53,7 @@ def pool_scores(scores, n, live, head, b, N, bank_heads, pixel_mask, gate, pixel
 def store_scores(base, scores, tile, row, live, b, N, pitch):
     """Writes a tile of scores to its columns of (B, N, pitch)."""
     # Only the tile's start needs 64 bits: 64-bit offsets would take the registers of two more tiles of scores.
-    base += (b * N + tile * scores.shape[0]) * pitch
+    base = dense_start(base, b, N, tile * scores.shape[0], pitch)
     i = tl.arange(0, scores.shape[0])
     real = (tile * scores.shape[0] + i < N)[:, None]
     tl.store(base + ((i * pitch)[:, None] + row[None, :]), scores.to(base.dtype.element_ty), real & live[None, :])
@@ -63,7 +63,7 @@ def store_scores(base, scores, tile, row, live, b, N, pitch):
 def store_padding(base, tile, b, N, R, pitch, BLOCK_N: tl.constexpr):
     """Zeros behind the last row, which products read; nothing where there is no tensor."""
     if base is not None:
-        base += (b * N + tile * BLOCK_N) * pitch
+        base = dense_start(base, b, N, tile * BLOCK_N, pitch)
         i, rest = tl.arange(0, BLOCK_N), R + tl.arange(0, 16)
         live = (tile * BLOCK_N + i < N)[:, None] & (rest < pitch)[None, :]
         zeros = tl.zeros((BLOCK_N, 16), base.dtype.element_ty)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from rrsis_kernels.triton._products import place, tile_start
+from rrsis_kernels.triton._products import dense_start, place, tile_start
 from rrsis_kernels.triton._token_pixel_backward import paint_gradient, pool_gradient
 from rrsis_kernels.triton._token_pixel_forward import (
     biased,
@@ -35,7 +35,7 @@ def whole_rows(base, rows, live, WIDTH: tl.constexpr, PADDED: tl.constexpr):
 def store_rows(out, sums, tile, b, N, WIDTH: tl.constexpr, PADDED: tl.constexpr):
     """Writes a tile of (B, N, WIDTH)."""
     i, channel = tl.arange(0, sums.shape[0]), tl.arange(0, PADDED)
-    out = tile_start(out, b, N * WIDTH, tile * sums.shape[0], WIDTH)
+    out = dense_start(out, b, N, tile * sums.shape[0], WIDTH)
     live = (tile * sums.shape[0] + i < N)[:, None] & (channel < WIDTH)[None, :]
     tl.store(out + ((i * WIDTH)[:, None] + channel[None, :]), sums.to(out.dtype.element_ty), live)
 

@@ -11,13 +11,13 @@ from torch import Tensor
 
 from rrsis_kernels.ops._common import rows_contiguous
 from rrsis_kernels.reference import COSINE_EPS
+from rrsis_kernels.triton import _config
 from rrsis_kernels.triton._aot import ELEMENT_TYPES, AotSpec, elementwise_spec
+from rrsis_kernels.triton._launch import run
 from rrsis_kernels.triton._support import can_run
-from rrsis_kernels.triton._tuning import Config, configure, from_table
 
 __all__ = ["aot_specs", "backward", "can_run", "forward"]
 
-NAME = "masked_cosine_loss"
 MAX_PARTIALS = 1024
 """Partial sums of a sample: what one program of the combining kernel takes in at once."""
 MAX_BLOCK_C = 2048
@@ -25,9 +25,6 @@ MAX_BLOCK_C = 2048
 MAX_ROWS = 64
 COUNT_BLOCK = 1024
 FLOOR = tl.constexpr(COSINE_EPS)
-
-ELEMENTS = {80: Config(4096, 8), 90: Config(8192, 8), 100: Config(8192, 8)}
-"""Per architecture: elements of 2 bytes (half as many of 4) of one input in a program's tile, and its warps."""
 
 
 @triton.jit
@@ -158,9 +155,9 @@ class _Blocks(NamedTuple):
         return {"ROWS": self.rows, "BLOCK_C": self.block_c, "CHUNKS": self.chunks}
 
 
-def _blocks(config: Config, count: int, channels: int, itemsize: int) -> _Blocks:
+def _blocks(work: _config.Work, count: int, channels: int, itemsize: int) -> _Blocks:
     block_c = min(triton.next_power_of_2(channels), MAX_BLOCK_C)
-    rows = max(1, 2 * config.elements // (itemsize * block_c))
+    rows = max(1, 2 * work.elements // (itemsize * block_c))
     return _Blocks(min(rows, MAX_ROWS, triton.next_power_of_2(count)), block_c, triton.cdiv(channels, block_c))
 
 
@@ -176,25 +173,20 @@ def forward(prediction: Tensor, target: Tensor, mask: Tensor) -> Tensor:
     batch, count, channels = prediction.shape
     if 0 in (batch, count):
         return prediction.new_zeros((batch,), dtype=torch.float32)
+    work = _config.work(_config.architecture(prediction.device), "cosine")
+    blocks = _blocks(work, count, channels, prediction.element_size())
+    tiles, partials = _split(triton.cdiv(count, blocks.rows))
+    sums = prediction.new_empty((batch, partials), dtype=torch.float32)
+    counts = prediction.new_empty((batch, partials), dtype=torch.int32)
+    run(
+        *(_forward_kernel, (partials, batch), prediction, target, mask, sums, counts, count, channels, partials),
+        *(*prediction.stride()[:2], *target.stride()[:2], *mask.stride()),
+        **blocks.constexprs(),
+        TILES=tiles,
+        warps=work.warps,
+    )
     loss = prediction.new_empty((batch,), dtype=torch.float32)
-
-    def run(config: Config) -> None:
-        blocks = _blocks(config, count, channels, prediction.element_size())
-        tiles, partials = _split(triton.cdiv(count, blocks.rows))
-        sums = prediction.new_empty((batch, partials), dtype=torch.float32)
-        counts = prediction.new_empty((batch, partials), dtype=torch.int32)
-        _forward_kernel[(partials, batch)](
-            *(prediction, target, mask, sums, counts, count, channels, partials),
-            *(*prediction.stride()[:2], *target.stride()[:2], *mask.stride()),
-            **blocks.constexprs(),
-            TILES=tiles,
-            num_warps=config.num_warps,
-            enable_fp_fusion=True,
-        )
-        block = triton.next_power_of_2(partials)
-        _mean_kernel[(batch,)](sums, counts, loss, partials, BLOCK=block, num_warps=4, enable_fp_fusion=True)
-
-    run(configure(f"{NAME}.forward", ELEMENTS, loss.device, (prediction.dtype, batch, count, channels), run))
+    run(_mean_kernel, (batch,), sums, counts, loss, partials, BLOCK=triton.next_power_of_2(partials), warps=4)
     return loss
 
 
@@ -207,40 +199,36 @@ def backward(grad_loss: Tensor, prediction: Tensor, target: Tensor, mask: Tensor
         return grads
     tiles, partials = _split(triton.cdiv(count, COUNT_BLOCK))
     counts = prediction.new_empty((batch, partials), dtype=torch.int32)
-    _count_kernel[(partials, batch)](
-        *(mask, counts, count, partials, *mask.stride()), BLOCK=COUNT_BLOCK, TILES=tiles, num_warps=4
+    mask_arguments = (mask, counts, count, partials, *mask.stride())
+    run(_count_kernel, (partials, batch), *mask_arguments, BLOCK=COUNT_BLOCK, TILES=tiles, warps=4)
+    work = _config.work(_config.architecture(prediction.device), "cosine")
+    blocks = _blocks(work, count, channels, prediction.element_size())
+    run(
+        *(_backward_kernel, (triton.cdiv(count, blocks.rows), batch)),
+        *(grad_loss, prediction, target, mask, counts, *grads, count, channels, partials),
+        *(grad_loss.stride(0), *prediction.stride()[:2], *target.stride()[:2], *mask.stride()),
+        **blocks.constexprs(),
+        BLOCK_PARTIALS=triton.next_power_of_2(partials),
+        warps=work.warps,
     )
-
-    def run(config: Config) -> None:
-        blocks = _blocks(config, count, channels, prediction.element_size())
-        _backward_kernel[(triton.cdiv(count, blocks.rows), batch)](
-            *(grad_loss, prediction, target, mask, counts, *grads, count, channels, partials),
-            *(grad_loss.stride(0), *prediction.stride()[:2], *target.stride()[:2], *mask.stride()),
-            **blocks.constexprs(),
-            BLOCK_PARTIALS=triton.next_power_of_2(partials),
-            num_warps=config.num_warps,
-            enable_fp_fusion=True,
-        )
-
-    run(configure(f"{NAME}.backward", ELEMENTS, prediction.device, (prediction.dtype, batch, count, channels), run))
     return grads
 
 
 def aot_specs(arch: int) -> list[AotSpec]:
     """The kernels at the widths of BTDNet's stages and at one that is read in chunks."""
-    config = from_table(ELEMENTS, arch)
+    work = _config.work(arch, "cosine")
     specs = []
     for dtype in (torch.float32, torch.bfloat16, torch.float16):
         element = ELEMENT_TYPES[dtype]
         for channels in (128, 1024, 3000):
-            blocks = _blocks(config, 4096, channels, dtype.itemsize)
+            blocks = _blocks(work, 4096, channels, dtype.itemsize)
             pointers = dict.fromkeys(("x_ptr", "y_ptr", "dx_ptr", "dy_ptr"), f"*{element}")
             pointers |= {"mask_ptr": "*u8", "sums_ptr": "*fp32", "counts_ptr": "*i32", "grad_ptr": "*fp32"}
             widths = {name: "i32:16" for name in ("C", "x_batch", "x_row", "y_batch", "y_row") if channels % 16 == 0}
             for kernel, extra in ((_forward_kernel, {"TILES": 1}), (_backward_kernel, {"BLOCK_PARTIALS": 4})):
                 name = f"{kernel.__name__.strip('_')} {element} C={channels}"
                 constexprs = blocks.constexprs() | extra
-                specs.append(elementwise_spec(name, kernel, pointers | widths, constexprs, config.num_warps, True))
+                specs.append(elementwise_spec(name, kernel, pointers | widths, constexprs, work.warps, True))
     types = {"mask_ptr": "*u8", "sums_ptr": "*fp32", "counts_ptr": "*i32", "loss_ptr": "*fp32"}
     constexprs = {"BLOCK": COUNT_BLOCK, "TILES": 1}
     specs.append(elementwise_spec("count_kernel", _count_kernel, types, constexprs, 4, True))

@@ -9,7 +9,10 @@ Cell −1 is the strip before the first logit and cell n−1 the one behind the 
 
 from __future__ import annotations
 
+import collections
+import ctypes
 import functools
+import math
 from typing import NamedTuple
 
 import torch
@@ -18,13 +21,13 @@ import triton.language as tl
 from torch import Tensor
 
 from rrsis_kernels.ops._common import rows_contiguous
+from rrsis_kernels.triton import _config
 from rrsis_kernels.triton._aot import ELEMENT_TYPES, AotSpec, elementwise_spec
+from rrsis_kernels.triton._launch import run
 from rrsis_kernels.triton._support import can_run
-from rrsis_kernels.triton._tuning import Config, configure, from_table
 
 __all__ = ["aot_specs", "backward", "can_run", "forward"]
 
-NAME = "twin_mask_statistics"
 COLUMNS = 9
 MAX_PARTIALS = 1024
 """Programs per sample in the forward, as far as a program can take several tiles."""
@@ -33,10 +36,6 @@ MAX_LANES = 32
 MAX_ROWS = 8
 """Rows of a cell that one program takes; the other rows of a larger cell are other programs'."""
 GATHER_BLOCK = 256
-
-FORWARD = {80: Config(512, 4), 90: Config(512, 4), 100: Config(512, 4)}
-BACKWARD = {80: Config(512, 4), 90: Config(512, 4), 100: Config(512, 4)}
-"""Per architecture: pixels that a program works on at once, and its warps."""
 
 
 @triton.jit
@@ -301,12 +300,17 @@ def _gather_kernel(corners_ptr, grad_target_ptr, grad_background_ptr, h, w, BAND
     tl.store(grad_background_ptr + out, background.to(grad_background_ptr.dtype.element_ty), mask=real)
 
 
+def _single(value: float) -> float:
+    """Rounded to fp32. Not by a tensor, which would be on the user's default device: reading it waits for a GPU."""
+    return ctypes.c_float(value).value
+
+
 @functools.lru_cache(maxsize=1024)
 def largest_cell(size: int, extent: int) -> int:
     """How many of `extent` output indices lie in one cell between `size` logits, at the most."""
-    ratio = torch.tensor(size, dtype=torch.float32) / extent
-    source = ratio * (torch.arange(extent, dtype=torch.float32) + 0.5) - 0.5
-    return int((source.floor().long() + 1).bincount().max())
+    ratio = _single(size / extent)
+    cells = (math.floor(_single(_single(ratio * (index + 0.5)) - 0.5)) for index in range(extent))
+    return max(collections.Counter(cells).values())
 
 
 class _Cut(NamedTuple):
@@ -322,10 +326,10 @@ class _Cut(NamedTuple):
         return dict(zip(("CELLS", "LANES", "STEPS", "ROWS", "BANDS"), self, strict=True))
 
 
-def _cut(config: Config, logits: tuple[int, int], extent: tuple[int, int]) -> _Cut:
+def _cut(work: _config.Work, logits: tuple[int, int], extent: tuple[int, int]) -> _Cut:
     high, wide = (largest_cell(size, length) for size, length in zip(logits, extent, strict=True))
     lanes, rows = min(triton.next_power_of_2(wide), MAX_LANES), min(high, MAX_ROWS)
-    cells = min(config.elements // lanes, triton.next_power_of_2((logits[0] + 1) * (logits[1] + 1)))
+    cells = min(work.elements // lanes, triton.next_power_of_2((logits[0] + 1) * (logits[1] + 1)))
     return _Cut(cells, lanes, triton.cdiv(wide, lanes), rows, triton.cdiv(high, rows))
 
 
@@ -358,9 +362,6 @@ class _Inputs(NamedTuple):
         h, w, high, wide = self.sizes()
         return h / high, high / h, w / wide, wide / w
 
-    def key(self) -> tuple:
-        return (self.target.dtype, self.mask.dtype, self.target.shape[0], *self.sizes())
-
 
 def forward(
     target_logits: Tensor, background_logits: Tensor, mask: Tensor, valid: Tensor | None, joint_scale: float
@@ -370,28 +371,25 @@ def forward(
     batch = target_logits.shape[0]
     if mask.numel() == 0:
         return target_logits.new_zeros((batch, COLUMNS), dtype=torch.float32)
-    sums = target_logits.new_empty((batch, COLUMNS), dtype=torch.float32)
     h, w, high, wide = inputs.sizes()
-
-    def run(config: Config) -> None:
-        cut = _cut(config, (h, w), (high, wide))
-        blocks = triton.cdiv((h + 1) * (w + 1), cut.cells)
-        tiles = triton.next_power_of_2(triton.cdiv(blocks * cut.bands, MAX_PARTIALS))
-        partials = triton.cdiv(blocks, tiles) * cut.bands
-        partial_sums = sums.new_empty((batch, COLUMNS, partials))
-        _forward_kernel[(partials, batch)](
-            *(*inputs.tensors(), partial_sums, *inputs.sizes(), partials),
-            *(*inputs.strides(), *inputs.ratios(), joint_scale),
-            HAS_VALID=inputs.valid is not None,
-            **cut.constexprs(),
-            TILES=tiles,
-            num_warps=config.num_warps,
-            enable_fp_fusion=False,  # the indices are PyTorch's to the last bit
-        )
-        block = triton.next_power_of_2(partials)
-        _total_kernel[(batch * COLUMNS,)](partial_sums, sums, partials, BLOCK=block, num_warps=4)
-
-    run(configure(f"{NAME}.forward", FORWARD, sums.device, inputs.key(), run))
+    work = _config.work(_config.architecture(mask.device), "statistics")
+    cut = _cut(work, (h, w), (high, wide))
+    blocks = triton.cdiv((h + 1) * (w + 1), cut.cells)
+    tiles = triton.next_power_of_2(triton.cdiv(blocks * cut.bands, MAX_PARTIALS))
+    partials = triton.cdiv(blocks, tiles) * cut.bands
+    partial_sums = target_logits.new_empty((batch, COLUMNS, partials), dtype=torch.float32)
+    run(
+        *(_forward_kernel, (partials, batch), *inputs.tensors(), partial_sums, *inputs.sizes(), partials),
+        *(*inputs.strides(), *inputs.ratios(), joint_scale),
+        HAS_VALID=inputs.valid is not None,
+        **cut.constexprs(),
+        TILES=tiles,
+        warps=work.warps,
+        fp_fusion=False,  # the indices are PyTorch's to the last bit
+    )
+    sums = target_logits.new_empty((batch, COLUMNS), dtype=torch.float32)
+    block = triton.next_power_of_2(partials)
+    run(_total_kernel, (batch * COLUMNS,), partial_sums, sums, partials, BLOCK=block, warps=4)
     return sums
 
 
@@ -411,23 +409,21 @@ def backward(
     grads = target_logits.new_empty(target_logits.shape), target_logits.new_empty(target_logits.shape)
     h, w, high, wide = inputs.sizes()
     cells = (h + 1) * (w + 1)
-
-    def run(config: Config) -> None:
-        cut = _cut(config, (h, w), (high, wide))
-        corners = grad_sums.new_empty((batch, cut.bands, 8, cells), dtype=torch.float32)
-        _cells_kernel[(triton.cdiv(cells, cut.cells) * cut.bands, batch)](
-            *(grad_sums, *inputs.tensors(), corners, *inputs.sizes(), *grad_sums.stride()),
-            *(*inputs.strides(), *inputs.ratios(), joint_scale),
-            HAS_VALID=inputs.valid is not None,
-            **cut.constexprs(),
-            num_warps=config.num_warps,
-            enable_fp_fusion=False,
-        )
-        _gather_kernel[(triton.cdiv(h * w, GATHER_BLOCK), batch)](
-            *(corners, *grads, h, w), BANDS=cut.bands, BLOCK=GATHER_BLOCK, num_warps=4, enable_fp_fusion=False
-        )
-
-    run(configure(f"{NAME}.backward", BACKWARD, grads[0].device, inputs.key(), run))
+    work = _config.work(_config.architecture(mask.device), "statistics")
+    cut = _cut(work, (h, w), (high, wide))
+    corners = grad_sums.new_empty((batch, cut.bands, 8, cells), dtype=torch.float32)
+    run(
+        *(_cells_kernel, (triton.cdiv(cells, cut.cells) * cut.bands, batch)),
+        *(grad_sums, *inputs.tensors(), corners, *inputs.sizes(), *grad_sums.stride()),
+        *(*inputs.strides(), *inputs.ratios(), joint_scale),
+        HAS_VALID=inputs.valid is not None,
+        **cut.constexprs(),
+        warps=work.warps,
+        fp_fusion=False,
+    )
+    gathered = (corners, *grads, h, w)
+    grid = (triton.cdiv(h * w, GATHER_BLOCK), batch)
+    run(_gather_kernel, grid, *gathered, BANDS=cut.bands, BLOCK=GATHER_BLOCK, warps=4, fp_fusion=False)
     return grads
 
 
@@ -449,11 +445,11 @@ def aot_specs(arch: int) -> list[AotSpec]:
         types |= dict.fromkeys(("y_ratio", "y_inverse", "x_ratio", "x_inverse", "joint_scale"), "fp32")
         types |= dict.fromkeys(("mask_batch", "mask_row", "valid_batch", "valid_row"), "i32:16")
         name = f"{ELEMENT_TYPES[dtype]} {side}²→480² {mask}{' valid' if valid else ''}".replace("torch.", "")
-        for kernel, table, extra in ((_forward_kernel, FORWARD, {"TILES": 1}), (_cells_kernel, BACKWARD, {})):
-            config = from_table(table, arch)
-            constexprs = _cut(config, (side, side), (480, 480)).constexprs() | {"HAS_VALID": valid} | extra
+        work = _config.work(arch, "statistics")
+        for kernel, extra in ((_forward_kernel, {"TILES": 1}), (_cells_kernel, {})):
+            constexprs = _cut(work, (side, side), (480, 480)).constexprs() | {"HAS_VALID": valid} | extra
             label = f"{kernel.__name__.strip('_')} {name}"
-            specs.append(elementwise_spec(label, kernel, types, constexprs, config.num_warps, False))
+            specs.append(elementwise_spec(label, kernel, types, constexprs, work.warps, False))
         gather = {"BANDS": constexprs["BANDS"], "BLOCK": GATHER_BLOCK}
         specs.append(elementwise_spec(f"gather_kernel {name}", _gather_kernel, types, gather, 4, False))
     specs.append(elementwise_spec("total_kernel", _total_kernel, types, {"BLOCK": MAX_PARTIALS}, 4, True))

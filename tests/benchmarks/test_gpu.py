@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks.gpu import kernel_table
-from benchmarks.gpu.floors import BACKWARD, COSINE, FORWARD, H200, SHAPES, STATISTICS, Floor, Shape, floor
+from benchmarks.gpu import kernel_table, traffic
+from benchmarks.gpu.floors import BACKWARD, CORRELATION, COSINE, FORWARD, H200, SHAPES, STATISTICS, Floor, Shape, floor
 from benchmarks.gpu.measure import COLD_BYTES, copies_of
 
 ROOT = Path(__file__).parents[2]
@@ -33,6 +33,23 @@ def test_floors_count_each_tensor_once():
     maps = Shape(STATISTICS, "", 2, 0, 0, low=4, high=16)
     assert floor(maps, FORWARD, torch.bfloat16).bytes == 2 * 16 * 16 + 2 * 2 * 4 * 4 * 2
     assert all(floor(shape, name, torch.float32).bytes > 0 for shape in SHAPES for name in (FORWARD, BACKWARD))
+
+
+def test_kernels_move_their_scores_beside_the_floor():
+    pytest.importorskip("triton")
+    shape = Shape(CORRELATION, "", 2, 100, 256, 4, 20)  # a block of 32 rows holds the 20 of one head
+    least, done = floor(shape, FORWARD, torch.bfloat16), traffic.traffic(shape, FORWARD)
+    pixels, scores, product = 2 * 100 * 256 * 2, 2 * 100 * 4 * 20 * 2, 2 * 2 * 100 * 256 * 4 * 20
+    assert done.bytes == least.bytes + pixels + 4 * scores
+    assert done.flops == 2 * product + product * 128 // 80
+    narrow = shape._replace(channels=128)  # whose kernel keeps the paint's scores
+    least, done = floor(narrow, FORWARD, torch.bfloat16), traffic.traffic(narrow, FORWARD)
+    assert done.bytes == least.bytes + pixels // 2 + 2 * scores
+    for shape in (shape for shape in SHAPES if shape.op == CORRELATION):
+        for name in (FORWARD, BACKWARD):
+            least, done = floor(shape, name, torch.bfloat16), traffic.traffic(shape, name)
+            assert done.bytes > least.bytes
+            assert done.flops >= least.flops
 
 
 def test_small_inputs_are_copied_more_often():

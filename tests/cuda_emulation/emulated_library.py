@@ -20,7 +20,10 @@ from rrsis_build.ninja_file import Step  # noqa: E402
 from rrsis_build.toolchain import CannotBuildError  # noqa: E402
 
 WORK = ROOT / "build" / "cuda_emulation"
-KERNEL_FLAGS = ("-std=c++20", "-O2", "-g1", "-fPIC", "-fvisibility=hidden", "-Wall", "-Wno-unknown-pragmas")
+KERNEL_FLAGS = (
+    *("-std=c++20", "-O2", "-g1", "-fPIC", "-fvisibility=hidden", "-Wall", "-Wno-unknown-pragmas"),
+    "-ffp-contract=off",  # __fmul_rn and __fadd_rn are never fused
+)
 
 
 def cuda_include() -> Path:

@@ -1,7 +1,6 @@
 // The scheduler of emulation.h. Never compiled with a sanitizer: what it does between threads is no race of the kernel's.
 #include "emulation.h"
 
-#include <sys/mman.h>
 #include <ucontext.h>
 
 #include <algorithm>
@@ -11,6 +10,8 @@
 #include <sstream>
 #include <stdexcept>
 #include <vector>
+
+#include "guarded.h"
 
 #if defined(RRSIS_EMULATION_TSAN)
 extern "C" {
@@ -31,7 +32,8 @@ void __tsan_release(void*);
 namespace rk::emulation {
 namespace {
 
-// A function that switches fibers: what a caller's registers hold is lost in it, whatever the optimiser sees of its body.
+// For functions in which other fibers run. noipa: GCC would otherwise see which registers these functions use themselves
+// and have their callers keep values in the others, which those fibers change (-fipa-ra, part of -O2).
 #if defined(__clang__)
 #define RRSIS_SWITCHES __attribute__((noinline))
 #else
@@ -39,7 +41,7 @@ namespace {
 #endif
 
 constexpr int kLanes = 32;
-constexpr size_t kPage = 4096, kStack = size_t(256) << 10;
+constexpr size_t kStack = size_t(256) << 10;
 
 // What the sanitizer is told; nothing without it.
 #if defined(RRSIS_EMULATION_TSAN)
@@ -58,29 +60,13 @@ void acquire(void*) {}
 void release(void*) {}
 #endif
 
-// Memory that ends, and begins, at a page that cannot be touched.
-class Guarded {
- public:
-  explicit Guarded(size_t bytes, size_t alignment) {
-    const size_t inner = (bytes + alignment + kPage - 1) / kPage * kPage;
-    size_ = inner + 2 * kPage;
-    map_ = static_cast<char*>(mmap(nullptr, size_, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
-    if (map_ == MAP_FAILED || mprotect(map_ + kPage, inner, PROT_READ | PROT_WRITE) != 0) throw std::bad_alloc();
-    data_ = map_ + kPage + (inner - bytes) / alignment * alignment;
-  }
-  Guarded(const Guarded&) = delete;
-  ~Guarded() { munmap(map_, size_); }
-  char* data() const { return data_; }
-
- private:
-  size_t size_;
-  char *map_, *data_;
-};
-
 // Lanes of a warp, or warps of a block, that wait for each other.
 struct Meeting {
   int arrived = 0;
   uint64_t round = 0;
+  // For the sanitizer, one of each parity: with a single one, what the first to leave a barrier does before the next would
+  // seem ordered before those that leave later.
+  char barrier[2];
   const char* what = nullptr;
   Where where;
 };
@@ -369,17 +355,19 @@ void run_grid(dim3 grid, dim3 block, size_t shared_bytes, const std::function<vo
 }
 
 void synchronise_block(Where where) {
-  Block& block = *now;
-  release(&block.meeting);
-  meet(block.meeting, 0, block.threads, "__syncthreads", where, [](uint64_t) {});
-  acquire(&block.meeting);
+  Meeting& meeting = now->meeting;
+  char* barrier = &meeting.barrier[meeting.round & 1];
+  release(barrier);
+  meet(meeting, 0, now->threads, "__syncthreads", where, [](uint64_t) {});
+  acquire(barrier);
 }
 
 void synchronise_warp(Where where) {
-  Warp& warp = my_warp();
-  release(&warp.meeting);
+  Meeting& meeting = my_warp().meeting;
+  char* barrier = &meeting.barrier[meeting.round & 1];
+  release(barrier);
   meet_lanes("__syncwarp", where, [](Slot&) {}, [](uint64_t) {});
-  acquire(&warp.meeting);
+  acquire(barrier);
 }
 
 uint64_t exchange(uint64_t value, int from, const char* what, Where where) {

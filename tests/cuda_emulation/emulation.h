@@ -15,6 +15,7 @@
 #include <driver_types.h>
 #include <vector_types.h>
 
+#include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <cstring>
@@ -94,6 +95,13 @@ inline void require_full_mask(unsigned mask, Where where) {
 #define gridDim (::rk::emulation::grid_size())
 
 // The names below are CUDA's own.
+using std::max;
+using std::min;
+
+// Compiled with -ffp-contract=off, the host rounds each operation as these do.
+inline float __fadd_rn(float x, float y) { return x + y; }
+inline float __fmul_rn(float x, float y) { return x * y; }
+
 inline void __syncthreads(std::source_location where = std::source_location::current()) { rk::emulation::synchronise_block(where); }
 
 inline void __syncwarp(unsigned mask = 0xffffffffu, std::source_location where = std::source_location::current()) {
@@ -169,6 +177,7 @@ void cp_async_wait() {
     std::memcpy(copy.to, bytes, 16);
   }
 }
-inline const char* error_string(cudaError_t) { return "an emulated launch throws instead"; }
+inline float exp2_approximate(float x) { return std::exp2(x); }
+inline float reciprocal_approximate(float x) { return 1.0f / x; }
 
 }  // namespace rk

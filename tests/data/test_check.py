@@ -3,6 +3,7 @@
 import json
 import pickle
 import shutil
+import time
 
 import numpy as np
 import pytest
@@ -318,3 +319,17 @@ def test_bad_arguments(written, tmp_path, capsys, changed, message):
 def test_generated_data_are_not_on_disk(tmp_path):
     with pytest.raises(ValueError, match="dataset: got 'synthetic', due is refsegrs, rrsisd or risbench"):
         check_dataset("synthetic", tmp_path)
+
+
+def test_an_interruption_does_not_wait_for_all_files(written, monkeypatch):
+    opened = []
+
+    def interrupted(path):
+        opened.append(path)
+        time.sleep(0.2)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("rrsis.data.check.read_image", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        check_dataset("risbench", written["risbench"], num_workers=1, progress=False)
+    assert len(opened) < 28

@@ -32,7 +32,11 @@ def test_round_trip(sources, written, layout, split):
             assert after.category == before.category
         else:
             np.testing.assert_array_equal(after.image, before.image)
-    assert len({data[index].sample_id for index in range(len(data))}) == len(data)
+    names = [data[index].sample_id for index in range(len(data))]
+    assert len(set(names)) == len(data)
+    assert list(data.sample_ids) == names
+    assert list(source.sample_ids) == [source[index].sample_id for index in range(len(source))]
+    assert data.describe() == f"{layout} {split}: {len(source)} expressions"
     with pytest.raises(IndexError):
         data[len(data)]
 

@@ -1,8 +1,6 @@
 """Fixtures of the kernel tests: every way the operators can run here, and output buffers that start as NaN."""
 
 import contextlib
-import ctypes
-import os
 
 import pytest
 from kernel_cases import (
@@ -15,19 +13,17 @@ from kernel_cases import (
     poison_allocations,
     poisoned_empty,
     set_capability,
+    use_environment_schedule,
     why_not,
 )
 
-from rrsis_kernels import library, use_backend
+from rrsis_kernels import use_backend
 
 
 @pytest.fixture(scope="session", autouse=True)
 def _schedule():
     """The order in which emulated CUDA threads run: RRSIS_CUDA_EMULATION_SCHEDULE, set by tests/cuda_emulation."""
-    emulation = library.extension_status().get("emulation")
-    if emulation is not None and emulation.loaded:
-        seed = int(os.environ.get("RRSIS_CUDA_EMULATION_SCHEDULE", "0"))
-        ctypes.CDLL(emulation.path).rrsis_cuda_emulation_schedule(ctypes.c_uint64(seed))
+    use_environment_schedule()
 
 
 @pytest.fixture(autouse=True)

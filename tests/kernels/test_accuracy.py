@@ -70,13 +70,14 @@ def test_correlation_flat_and_sharp(kernel, dtype, sharpness, bias, masks):
 @pytest.mark.parametrize("hidden", [False, True])
 def test_correlation_whose_scores_change_from_tile_to_tile(kernel, dtype, order, hidden):
     """Scores from close together to far apart along the pixels; what a mask hides is larger than everything else."""
-    case = correlation_case((2, 1500, 16, 8, 2, 5), dtype, masks=False)
-    scale = torch.linspace(0.1, 60.0, 1500).flip(0 if order == "falling" else ())
+    count = many(1500)
+    case = correlation_case((2, count, 16, 8, 2, 5), dtype, masks=False)
+    scale = torch.linspace(0.1, 60.0, count).flip(0 if order == "falling" else ())
     pixels = case.tensors["pixels"] * scale[:, None].to(dtype)
     tensors = {"pixels": pixels}
     if hidden:
-        pixel_mask, token_mask = torch.ones(2, 1500, dtype=torch.bool), torch.ones(2, 5, dtype=torch.bool)
-        pixel_mask[0, 300:1100] = pixel_mask[1, ::2] = token_mask[:, 2] = False
+        pixel_mask, token_mask = torch.ones(2, count, dtype=torch.bool), torch.ones(2, 5, dtype=torch.bool)
+        pixel_mask[0, count // 5 : 11 * count // 15] = pixel_mask[1, ::2] = token_mask[:, 2] = False
         pixels[~pixel_mask] *= 100
         tensors |= {"pixel_mask": pixel_mask, "token_mask": token_mask}
     assert_accurate(dataclasses.replace(case, tensors=case.tensors | tensors))

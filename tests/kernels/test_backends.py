@@ -158,3 +158,21 @@ except RuntimeError as error:
     reason, error = done.stdout.splitlines()
     assert "_C is not built" in reason
     assert error.endswith(reason)
+
+
+def test_training_does_not_choose_a_backend_without_a_backward(monkeypatch):
+    def can_run(_op, backend, _device, _dtype, _shapes=None, function="forward"):
+        return backends.Support(backend != "cuda" or function == "forward", backend)
+
+    monkeypatch.setattr(backends, "can_run", can_run)
+    monkeypatch.setitem(backends.VERIFIED, "cuda", ("cuda", "triton"))
+    assert backends.choose("twin_stream_attention", "cuda", torch.float32) == "cuda"
+    assert backends.choose("twin_stream_attention", "cuda", torch.float32, differentiate=True) == "triton"
+
+
+def test_a_call_is_differentiated_where_autograd_follows_it():
+    plain, leaf = torch.zeros(1), torch.zeros(1, requires_grad=True)
+    assert not backends.will_be_differentiated(plain, None)
+    assert backends.will_be_differentiated(plain, None, leaf)
+    with torch.no_grad():
+        assert not backends.will_be_differentiated(leaf)

@@ -7,7 +7,7 @@ import pytest
 
 from rrsis.checkpoints import MANIFEST, UNFINISHED, clear_before_training, find_checkpoint, find_fault, publish
 from rrsis.data import SynthConfig, SynthRRSIS, write_layout
-from rrsis.selection import check_apart_from_test
+from rrsis.validation import check_apart_from_test
 
 
 def make_checkpoint(run, step):

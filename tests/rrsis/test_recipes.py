@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
-from training_runs import MICRO
+from micro import MICRO
 
 from rrsis.arguments import parse_arguments
 from rrsis.data import SynthConfig, SynthRRSIS, write_layout

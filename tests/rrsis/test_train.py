@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from training_runs import STEPS, arguments, losses, start, wait
 
 from rrsis.checkpoints import find_checkpoint
-from rrsis.train import main, parse_arguments
+from rrsis.train import main, parse_arguments, prepare
 
 
 @pytest.fixture(scope="module")
@@ -109,6 +109,17 @@ def test_a_full_disk_ends_the_run_with_the_checkpoint_before_whole(tmp_path, mon
     assert "newest whole checkpoint is checkpoint-2" in str(caught.value)
     assert [path.name for path in folder.iterdir()] == ["checkpoint-2"]
     assert find_checkpoint("last", str(folder)) == str(folder / "checkpoint-2")
+
+
+def test_flipped_pictures_bring_their_words_along(tmp_path):
+    trainer, splits = prepare(*parse_arguments(arguments(tmp_path / "run", flip="rewrite")))
+    words = set(trainer.processing_class.tokenizer.get_vocab())
+    assert set(" ".join(trainer.train_dataset.possible_expressions).split()) <= words
+    assert len(words) >= len(set(" ".join(splits["train"].expressions).split()))
+    first = [trainer.train_dataset[index].image.tobytes() for index in range(8)]
+    trainer.state.epoch = 1.0
+    trainer.callback_handler.on_epoch_begin(trainer.args, trainer.state, trainer.control)
+    assert [trainer.train_dataset[index].image.tobytes() for index in range(8)] != first
 
 
 def test_trains_under_autocast(finished_run, tmp_path):

@@ -24,7 +24,7 @@ size_t mask_statistics_thread_bytes(const MaskStatisticsArgs& a) {
   return m.used;
 }
 
-RRSIS_INLINE const void* map_row(const TokenView& v, i64 sample, i64 row, int dtype) {
+RRSIS_INLINE const void* map_row(const RowView& v, i64 sample, i64 row, int dtype) {
   return element(v.data, sample * v.batch + row * v.row, dtype);
 }
 
@@ -34,7 +34,7 @@ void expand_row(const MaskStatisticsArgs& a, const MaskRows<T>& r, i64 sample, i
   constexpr i64 lanes = Types<T>::lanes;
   const i64 w = round_up(a.w, lanes), wide = round_up(a.Wm, lanes);
   const T high = ((const T*)a.y_weight)[y], low = 1 - high;
-  const TokenView* maps[2] = {&a.target, &a.background};
+  const RowView* maps[2] = {&a.target, &a.background};
   T* lows[2] = {r.low_target, r.low_background};
   T* fulls[2] = {r.target, r.background};
   const T* x_weight = (const T*)a.x_weight;

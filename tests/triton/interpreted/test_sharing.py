@@ -7,40 +7,12 @@ import contextlib
 
 import pytest
 import torch
-from kernel_cases import OPS, Case, poisoned_empty, small_case, why_not
+from kernel_cases import OPS, function_of_first, leaf_and_loss, poisoned_empty, why_not
 
 from rrsis_kernels import backends, dispatch, info, triton, use_backend
 
 ABLE = [op for op in OPS if op in triton.KERNELS]
 needs_extension = pytest.mark.skipif(why_not("cpu") is not None, reason=str(why_not("cpu")))
-
-
-@pytest.fixture
-def launched(monkeypatch):
-    """Names of the Triton functions that ran."""
-    names = []
-
-    def noting(name, call):
-        def noted(*args):
-            names.append(name)
-            return call(*args)
-
-        return noted
-
-    for op in ABLE:
-        for function in ("forward", "backward"):
-            call = getattr(triton.module(op), function)
-            monkeypatch.setattr(triton.module(op), function, noting(f"{op}.{function}", call))
-    return names
-
-
-def leaf_and_loss(op):
-    case = small_case(op)
-    name = case.differentiable[0]
-    leaf = case.tensors[name].requires_grad_()
-    outputs = Case(op, case.tensors | {name: leaf}, (), case.options)()
-    smooth = [output for output in outputs.values() if output.requires_grad]
-    return leaf, sum(output.masked_fill(output == -torch.inf, 0).sum() for output in smooth)
 
 
 @needs_extension
@@ -71,19 +43,12 @@ def test_the_verified_kernel_is_the_automatic_choice(launched, op):
 
 @pytest.mark.parametrize("op", ABLE)
 def test_a_compiled_function_takes_what_is_forced(launched, op):
-    case = small_case(op)
-    first = next(iter(case.tensors))
-
-    def call(tensor):
-        return Case(op, case.tensors | {first: tensor}, (), case.options)()
-
+    call, tensor = function_of_first(op)
     torch._dynamo.reset()
     compiled = torch.compile(call, fullgraph=True, backend="aot_eager")
     for name in ("triton", "reference", "triton"):
         with use_backend(name):
-            for got, due in zip(
-                compiled(case.tensors[first]).values(), call(case.tensors[first]).values(), strict=True
-            ):
+            for got, due in zip(compiled(tensor).values(), call(tensor).values(), strict=True):
                 torch.testing.assert_close(got, due)
     assert launched == [f"{op}.forward"] * 4
 
