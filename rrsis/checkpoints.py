@@ -116,20 +116,22 @@ def find_checkpoint(value: str | None, output_dir: str) -> str | None:
     raise ValueError(f"--resume_from_checkpoint {value}: {output_dir} holds no complete checkpoint{reasons}")
 
 
-def clear_before_training(run: str | Path, resumed_from: str | None) -> None:
+def clear_before_training(run: str | Path, resumed_from: str | None, overwrite: bool) -> None:
     """Clears a run folder of what would be in the way of new checkpoints.
 
-    Unfinished ones go. So do all of an older run that is not continued. Of a continued run, what is newer than the
+    Unfinished ones go. So do all of an older run that is to be overwritten. Of a continued run, what is newer than the
     checkpoint it continues from and damaged gets another name: under its own it would count among the newest N.
 
     Args:
         run: the run folder.
         resumed_from: the checkpoint, or None for a run from the start.
+        overwrite: whether a run from the start may remove an older one's checkpoints.
     """
     shutil.rmtree(Path(run) / UNFINISHED, ignore_errors=True)
     for checkpoint in newest_first(run):
         if resumed_from is None:
-            shutil.rmtree(checkpoint)
+            if overwrite:
+                shutil.rmtree(checkpoint)
         elif step_of(checkpoint) > step_of(Path(resumed_from)) and find_fault(checkpoint) is not None:
             aside = checkpoint.with_name(BROKEN + checkpoint.name)
             replace_folder(checkpoint, aside)

@@ -49,7 +49,8 @@ class ReferringTrainer(Trainer):
     def train(self, resume_from_checkpoint: str | None = None, **kwargs: Any) -> TrainOutput:
         """Trains, after clearing away what an earlier run left broken."""
         if self.is_world_process_zero():
-            clear_before_training(self.args.output_dir, resume_from_checkpoint)
+            overwrite = getattr(self.args, "overwrite_output_dir", False)
+            clear_before_training(self.args.output_dir, resume_from_checkpoint, overwrite)
         self.accelerator.wait_for_everyone()
         return super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
 

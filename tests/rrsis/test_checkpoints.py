@@ -39,7 +39,7 @@ def test_damage_is_found_and_said_and_the_checkpoint_before_is_used(tmp_path, ca
     assert message in caplog.text
     with pytest.raises(ValueError, match=f"must be a complete checkpoint's folder; got .*{message}"):
         find_checkpoint(str(newest), str(tmp_path))
-    clear_before_training(tmp_path, str(older))
+    clear_before_training(tmp_path, str(older), overwrite=False)
     assert {path.name for path in tmp_path.iterdir()} == {"checkpoint-2", "broken-checkpoint-10"}
     make_checkpoint(tmp_path, 10)
     assert not (tmp_path / "broken-checkpoint-10").exists()
@@ -54,10 +54,12 @@ def test_what_was_being_written_is_no_checkpoint(tmp_path):
         find_checkpoint("last", str(checkpoint))
 
 
-def test_a_new_run_in_an_old_folder_takes_its_checkpoints_away(tmp_path):
-    make_checkpoint(tmp_path, 900)
+def test_only_a_run_that_may_overwrite_takes_old_checkpoints_away(tmp_path):
+    checkpoint = make_checkpoint(tmp_path, 900)
     (tmp_path / "metrics.json").write_text("{}")
-    clear_before_training(tmp_path, None)
+    clear_before_training(tmp_path, None, overwrite=False)
+    assert find_fault(checkpoint) is None
+    clear_before_training(tmp_path, None, overwrite=True)
     assert [path.name for path in tmp_path.iterdir()] == ["metrics.json"]
 
 
