@@ -39,6 +39,8 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "no D-MOLS": {"use_reconstruction": False},
     "no correlation loss": {"correlation_weight": 0.0},
     "LAVT-style": {"architecture": "lavt"},
+    # Words such as "upper left" mean nothing to pixels that do not know their place: the fairer peer where they occur.
+    "LAVT-style with positions": {"architecture": "lavt", "lavt_positions": True},
 }
 """What is trained: the fields of `BTDNetConfig` that a variant sets."""
 

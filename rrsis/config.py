@@ -19,6 +19,7 @@ class BTDNetConfig(PreTrainedConfig):
 
     Args:
         architecture: "btdnet", or "lavt" for the baseline of `rrsis.lavt`, which has none of BTDNet's three parts.
+        lavt_positions: let the baseline's pixels ask the words with their place in the image, as BTDNet's do.
         image_size: side of the square input, in pixels.
         backbone: name of a timm model with four stages.
         backbone_kwargs: further arguments of `timm.create_model` (depths, widths, …).
@@ -63,6 +64,7 @@ class BTDNetConfig(PreTrainedConfig):
     sub_configs_defaults = {"text_config": BertConfig}
 
     architecture: str = "btdnet"
+    lavt_positions: bool = False
     image_size: int = 480
     backbone: str = "swin_base_patch4_window12_384"
     backbone_kwargs: dict | None = None

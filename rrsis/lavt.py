@@ -17,6 +17,7 @@ from rrsis.decoder import DecoderOutput
 from rrsis.encoders import EncoderOutput, FusedEncoder
 from rrsis.losses import segmentation_loss
 from rrsis.model import BTDNetOutput, ReferringModel
+from rrsis.positions import sine_positions
 
 
 class PixelWordAttention(nn.Module):
@@ -28,10 +29,12 @@ class PixelWordAttention(nn.Module):
         pixel_dim: channels C of the stage.
         token_dim: channels of the words.
         feeds: whether another stage follows, which the gated features feed.
+        positions: whether pixels ask with their place in the image, as BTDNet's do. LAVT's do not.
     """
 
-    def __init__(self, pixel_dim: int, token_dim: int, feeds: bool) -> None:
+    def __init__(self, pixel_dim: int, token_dim: int, feeds: bool, positions: bool) -> None:
         super().__init__()
+        self.positions = positions
         self.query = nn.Linear(pixel_dim, pixel_dim)
         self.key_value = nn.Linear(token_dim, 2 * pixel_dim)
         self.query_norm = nn.InstanceNorm1d(pixel_dim)
@@ -44,12 +47,15 @@ class PixelWordAttention(nn.Module):
 
     def forward(self, features: Tensor, tokens: Tensor, token_mask: Tensor) -> tuple[Tensor, Tensor]:
         """Features (B, h, w, C), tokens (B, L, E), mask (B, L) bool → fused features, and what the decoder reads."""
-        pixels = features.flatten(1, 2)
-        query = self.query_norm(self.query(pixels).transpose(1, 2)).transpose(1, 2)
+        _, height, width, channels = features.shape
+        pixels = asking = features.flatten(1, 2)
+        if self.positions:
+            asking = pixels + sine_positions(height, width, channels, pixels)
+        query = self.query_norm(self.query(asking).transpose(1, 2)).transpose(1, 2)
         key, value = self.key_value(tokens).chunk(2, dim=-1)
         gathered = F.scaled_dot_product_attention(query, key, value, attn_mask=token_mask[:, None, :])
         gathered = self.gathered_norm(self.gathered(gathered).transpose(1, 2)).transpose(1, 2)
-        mixed = self.mixed(F.relu(self.visual(pixels)) * gathered).relu().view_as(features)
+        mixed = self.mixed(F.relu(self.visual(asking)) * gathered).relu().view_as(features)
         return features if self.gate is None else features + self.gate(mixed) * mixed, mixed
 
 
@@ -59,7 +65,9 @@ class PixelWordEncoder(FusedEncoder):
     def __init__(self, config: BTDNetConfig) -> None:
         super().__init__(config)
         self.fusions = nn.ModuleList(
-            PixelWordAttention(channels, self.token_dim, feeds=index + 1 < len(self.channels))
+            PixelWordAttention(
+                channels, self.token_dim, feeds=index + 1 < len(self.channels), positions=config.lavt_positions
+            )
             for index, channels in enumerate(self.channels)
         )
 

@@ -53,6 +53,15 @@ def test_logits_depend_on_the_words_and_not_on_padding(baseline, micro_batch):
     torch.testing.assert_close(padded, logits)
 
 
+def test_positions_reach_the_words(baseline, micro_batch):
+    inputs = {name: micro_batch[name] for name in ("pixel_values", "input_ids", "attention_mask")}
+    with torch.no_grad():
+        plain = baseline.eval()(**inputs).logits
+        for fusion in baseline.encoder.fusions:
+            fusion.positions = True
+        assert not torch.allclose(baseline(**inputs).logits, plain)
+
+
 def test_saving_and_loading(baseline, micro_batch, tmp_path):
     baseline.eval().save_pretrained(tmp_path)
     loaded = load_model(tmp_path)
