@@ -58,14 +58,14 @@ def serve(arguments: argparse.Namespace, folder: Path) -> Any:
     from starlette.middleware import Middleware
 
     from rrsis.app.guard import NoRemoteFiles
-    from rrsis.app.page import Actions, Limits, build_page
+    from rrsis.app.page import STYLE, Actions, Limits, build_page
 
     scenes = SynthRRSIS("test", num_scenes=NUM_EXAMPLES)
     per_scene = len(scenes) // NUM_EXAMPLES
     examples = [scenes[index * per_scene + index % per_scene] for index in range(NUM_EXAMPLES)]
     limits = Limits(int(arguments.max_mb * 1e6), arguments.max_pixels)
     page = build_page(
-        Actions(model, processor, limits, folder, examples), f"{Path(arguments.model).name}: point with words"
+        Actions(model, processor, limits, folder, examples), f"Referring segmentation with {Path(arguments.model).name}"
     )
     page.launch(
         server_name=arguments.host,
@@ -82,6 +82,7 @@ def serve(arguments: argparse.Namespace, folder: Path) -> Any:
         enable_monitoring=False,
         state_session_capacity=16,
         footer_links=[],
+        css=STYLE,
         # The default theme would fetch its fonts from elsewhere.
         theme=gr.themes.Default(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]),
     )

@@ -21,6 +21,13 @@ from rrsis.model import ReferringModel
 from rrsis.processing import BTDNetProcessor
 from rrsis.visualization import overlay, save_image
 
+STYLE = """
+#image img, #overlay img, #mask img {width: 100%; height: 100%; object-fit: contain; image-rendering: pixelated}
+#examples .grid-wrap, #streams .grid-wrap, #words .grid-wrap {height: auto; min-height: 0; max-height: none}
+#examples, #streams, #words {height: auto !important; min-height: 0 !important}
+"""
+"""Small images are enlarged, pixel by pixel, to the size of their frames; galleries are as high as what they hold."""
+
 SESSION_SECONDS = 3600
 """After so long without use, a visitor's image and files are dropped."""
 
@@ -154,7 +161,9 @@ def build_page(actions: Actions, title: str) -> gr.Blocks:
                 upload = gr.File(
                     label=f"Image (at most {actions.limits.max_bytes // 10**6} MB)", elem_id="upload", height=120
                 )
-                shown = gr.Image(label="Image", interactive=False, format="png", buttons=[], elem_id="image")
+                shown = gr.Image(
+                    label="Image", interactive=False, format="png", buttons=[], height=240, elem_id="image"
+                )
                 expression = gr.Textbox(
                     label="Expression", placeholder="the small tennis court at the bottom", elem_id="expression"
                 )
@@ -164,7 +173,7 @@ def build_page(actions: Actions, title: str) -> gr.Blocks:
                     pictures,
                     label="Examples (generated scenes, held-out split)",
                     columns=4,
-                    height=230,
+                    height="auto",
                     allow_preview=False,
                     interactive=False,
                     buttons=[],
@@ -202,8 +211,12 @@ def _results() -> tuple[View, list[Any]]:
     """The right-hand side: the result's components, and the controls that redraw it (opacity, threshold, stage)."""
     status = gr.HTML(say("Drop an image or choose an example."), elem_id="status")
     with gr.Row():
-        drawn = gr.Image(label="Overlay", interactive=False, format="png", buttons=["fullscreen"], elem_id="overlay")
-        mask = gr.Image(label="Mask", interactive=False, format="png", buttons=["fullscreen"], elem_id="mask")
+        drawn = gr.Image(
+            label="Overlay", interactive=False, format="png", buttons=["fullscreen"], height=320, elem_id="overlay"
+        )
+        mask = gr.Image(
+            label="Mask", interactive=False, format="png", buttons=["fullscreen"], height=320, elem_id="mask"
+        )
     with gr.Row():
         opacity = gr.Slider(0, 1, 0.5, step=0.05, label="Opacity", elem_id="opacity")
         threshold = gr.Slider(0.01, 0.99, 0.5, step=0.01, label="Threshold", elem_id="threshold")
@@ -211,13 +224,18 @@ def _results() -> tuple[View, list[Any]]:
         png = gr.DownloadButton("Mask as PNG", interactive=False, elem_id="png")
         geojson = gr.DownloadButton("Polygons as GeoJSON (pixels)", interactive=False, elem_id="geojson")
     streams = gr.Gallery(
-        label="Both streams, probability 0 … 1", columns=2, height=300, interactive=False, buttons=[], elem_id="streams"
+        label="Both streams, probability 0 … 1",
+        columns=3,
+        height="auto",
+        interactive=False,
+        buttons=[],
+        elem_id="streams",
     )
     stage = gr.Radio(STAGES, value="1/8", label="Correlation map of each word, at this scale", elem_id="stage")
     words = gr.Gallery(
         label="Mean score over heads, dark to bright from the lowest to the highest of each map",
         columns=5,
-        height=330,
+        height="auto",
         interactive=False,
         buttons=[],
         elem_id="words",
