@@ -172,7 +172,7 @@ def build_page(actions: Actions, title: str) -> gr.Blocks:
                 gallery = gr.Gallery(
                     pictures,
                     label="Examples (generated scenes, held-out split)",
-                    columns=4,
+                    columns=3,
                     height="auto",
                     allow_preview=False,
                     interactive=False,
