@@ -1,8 +1,10 @@
 """transformers finds this package's classes: Auto classes and the pipeline."""
 
 import json
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -127,3 +129,16 @@ def test_pipeline_refuses_what_is_not_valid(pipe, image, expression, options, me
         pipe(image, expression, **options)
     with pytest.raises(FileNotFoundError, match="no file"):
         pipe("missing.png", "ship")
+
+
+def test_the_readmes_lines_run_as_printed(tiny_run, tmp_path, monkeypatch):
+    readme = (Path(__file__).resolve().parents[2] / "README.md").read_text(encoding="utf-8")
+    (code,) = [block for block in re.findall(r"```python\n(.*?)```", readme, re.DOTALL) if "pipeline(" in block]
+    monkeypatch.chdir(tmp_path)
+    Image.new("RGB", (50, 40)).save("scene.png")
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs" / "synthetic-tiny-seed42").symlink_to(tiny_run)
+    *lines, last = code.strip().splitlines()
+    names = {}
+    exec(compile("\n".join(lines), "README.md", "exec"), names)
+    assert [set(result) for result in eval(last, names)] == [{"label", "score", "mask"}] * 2
