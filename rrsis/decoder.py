@@ -8,6 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from transformers.modeling_layers import GradientCheckpointingLayer
 
 from rrsis.config import BTDNetConfig
 from rrsis.positions import sine_positions
@@ -114,7 +115,7 @@ class DecoderState(NamedTuple):
         return cls(pixels, F.layer_norm(pixels.flatten(1, 2), pixels.shape[-1:]), queries)
 
 
-class TwinStreamLayer(nn.Module):
+class TwinStreamLayer(GradientCheckpointingLayer):
     """One walk both ways between the queries and the pixels.
 
     pool (queries read a memory, gated by the last joint prediction) → words → self-attention over both streams → FFN →
@@ -227,8 +228,8 @@ class JointHead(nn.Module):
         # At the start most of an image is background: say so, or the first steps are spent on learning it. The count
         # undoes what logsumexp adds where K queries agree.
         count = math.log(config.num_queries)
-        self.target_bias = nn.Parameter(torch.tensor(-START_LOGIT - count))
-        self.background_bias = nn.Parameter(torch.tensor(START_LOGIT - count)) if config.use_twin_stream else None
+        self.target_bias = nn.Parameter(torch.tensor([-START_LOGIT - count]))  # FSDP2 shards no scalars
+        self.background_bias = nn.Parameter(torch.tensor([START_LOGIT - count])) if config.use_twin_stream else None
         self.scale = out**-0.5
 
     def forward(self, state: DecoderState, detail: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -340,7 +341,7 @@ class TwinStreamDecoder(nn.Module):
             gate = None
             if index > 0:
                 size = memory.shape[1:3]
-                memory = _area_resample(state.pixels, size)
+                memory = _area_resample(state.pixels.permute(0, 3, 1, 2), size).permute(0, 2, 3, 1)
                 gate = self._gate(output, size)
             state = layer(state, memory, gate, words, token_mask)
             target, background = self.head(state, detail)
@@ -358,11 +359,15 @@ class TwinStreamDecoder(nn.Module):
         if not self.config.use_gate:
             return None
         gate = joint_logit(output.target_logits[-1], output.background_logits[-1])
-        gate = F.adaptive_avg_pool2d(gate[:, None], size)[:, 0]
+        gate = _area_resample(gate[:, None], size)[:, 0]
         gate = gate.clamp(-self.config.gate_clamp, self.config.gate_clamp)
         return gate.detach() if self.config.detach_gate else gate
 
 
-def _area_resample(pixels: Tensor, size: torch.Size) -> Tensor:
-    """(B, h, w, C) → (B, *size, C), each output the mean of the inputs that it covers."""
-    return F.adaptive_avg_pool2d(pixels.permute(0, 3, 1, 2), size).permute(0, 2, 3, 1)
+def _area_resample(maps: Tensor, size: torch.Size) -> Tensor:
+    """(B, C, h, w) → (B, C, *size), each output the mean of the inputs that it covers."""
+    (height, width), (rows, columns) = maps.shape[2:], size
+    if height % rows == 0 and width % columns == 0:
+        # The same numbers from windows whose size stays when the image's does not: a graph for any size can hold it.
+        return F.avg_pool2d(maps, (height // rows, width // columns))
+    return F.adaptive_avg_pool2d(maps, size)

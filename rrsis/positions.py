@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 from functools import lru_cache
+from types import ModuleType
+from typing import Any
 
 import numpy as np
 import torch
@@ -25,16 +27,25 @@ def sine_positions(height: int, width: int, channels: int, like: Tensor) -> Tens
         (height · width, channels).
     """
     bands = channels // 4
-    rows, columns = (
-        torch.as_tensor(_waves(length, bands), device=like.device, dtype=like.dtype) for length in (height, width)
-    )
+    if torch.compiler.is_exporting():
+        # An exported size is a symbol, which neither NumPy nor a cache can hold.
+        with like.device:
+            waves = [_waves(length, bands, torch) for length in (height, width)]
+    else:
+        waves = [_kept_waves(length, bands) for length in (height, width)]
+    rows, columns = (torch.as_tensor(wave, device=like.device, dtype=like.dtype) for wave in waves)
     shape = (height, width, 2 * bands)
     return torch.cat([rows[:, None].expand(shape), columns[None].expand(shape)], dim=-1).flatten(0, 1)
 
 
+def _waves(length: int, bands: int, library: ModuleType) -> Any:
+    """Sines, then cosines along one side in float64, (length, 2 · bands); `library` is numpy or torch."""
+    frequency = 2 * math.pi / 10000 ** (library.arange(bands, dtype=library.float64) / bands)
+    angle = ((library.arange(length, dtype=library.float64) + 0.5) / length)[:, None] * frequency
+    return library.concatenate([library.sin(angle), library.cos(angle)], axis=-1)
+
+
 @lru_cache(maxsize=64)
-def _waves(length: int, bands: int) -> np.ndarray:
-    """Sines, then cosines along one side in float32, (length, 2 · bands); kept, as every layer asks for the same."""
-    frequency = 2 * math.pi / 10000 ** (np.arange(bands) / bands)
-    angle = ((np.arange(length) + 0.5) / length)[:, None] * frequency
-    return np.concatenate([np.sin(angle), np.cos(angle)], axis=-1).astype(np.float32)
+def _kept_waves(length: int, bands: int) -> np.ndarray:
+    """The waves in float32; kept, as every layer asks for the same."""
+    return _waves(length, bands, np).astype(np.float32)

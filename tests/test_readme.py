@@ -9,7 +9,12 @@ import torch
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-DOCUMENTS = [ROOT / "README.md", ROOT / "benchmarks" / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+FOLDERS = ("benchmarks", "examples/serve_cpp")
+DOCUMENTS = [
+    ROOT / "README.md",
+    *(ROOT / name / "README.md" for name in FOLDERS),
+    *sorted((ROOT / "docs").glob("*.md")),
+]
 
 
 def blocks(text, language):
@@ -24,7 +29,7 @@ def commands(text):
 
 def known_options(module):
     """The long options of a command of this package."""
-    if module in ("predict", "app") or module.startswith("data."):
+    if module in ("predict", "export", "app") or module.startswith("data."):
         place = f"{module}.__main__" if module in ("app", "data.synthetic") else module
         parser = importlib.import_module(f"rrsis.{place}")._parser()
     else:
@@ -80,7 +85,7 @@ def test_options_of_printed_commands_exist(document):
     text = document.read_text(encoding="utf-8")
     inline = re.findall(r"`(python -m [^`]+)`", text)
     for command in [*commands(text), *inline]:
-        found = re.search(r"-m rrsis\.(train|evaluate|predict|ablate|app|data\.\w+)\b(.*)", command, re.DOTALL)
+        found = re.search(r"-m rrsis\.(train|evaluate|predict|export|ablate|app|data\.\w+)\b(.*)", command, re.DOTALL)
         if found:
             options = set(re.findall(r"(?<!\S)--[a-z_0-9]+", found[2]))
             assert options <= known_options(found[1]), command

@@ -5,7 +5,7 @@ import torch
 from torch.nn import functional as F
 from torch.testing import assert_close
 
-from rrsis.decoder import DecoderState, FineDetail, JointHead
+from rrsis.decoder import DecoderState, FineDetail, JointHead, _area_resample
 
 
 @pytest.fixture(params=[4, 8])
@@ -68,3 +68,9 @@ def test_the_pixel_map_moves_only_its_own_places(config):
     changed = (after != before)[0].nonzero()
     assert len(changed) > 0
     assert (changed // head.factor == torch.tensor([1, 2])).all()
+
+
+@pytest.mark.parametrize("size", [(3, 5), (6, 5), (12, 20), (5, 7)])
+def test_area_resampling_means_what_is_covered(size):
+    maps = torch.randn(2, 3, 12, 20)
+    assert torch.equal(_area_resample(maps, size), F.adaptive_avg_pool2d(maps, size))

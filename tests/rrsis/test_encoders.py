@@ -52,6 +52,37 @@ def test_positions_tell_every_place_apart_at_any_resolution():
     assert_close(fine[1::3, 1::3].reshape(24, 32), coarse), "the same place, the same position"
 
 
+def test_positions_of_an_exported_graph_are_the_same_for_any_size():
+    class Positions(torch.nn.Module):
+        def forward(self, features):
+            return sine_positions(*features.shape[1:3], 32, features)
+
+    example = torch.zeros(1, 6, 7, 1)
+    shapes = {"features": {1: torch.export.Dim("height", min=2), 2: torch.export.Dim("width", min=2)}}
+    exported = torch.export.export(Positions(), (example,), dynamic_shapes=shapes).module()
+    for size in ((2, 3), (120, 15)):
+        assert_close(exported(torch.zeros(1, *size, 1)), sine_positions(*size, 32, example), rtol=0, atol=1e-7)
+
+
+def test_a_swin_that_accepts_any_size_gives_the_same_at_its_own():
+    torch.manual_seed(0)
+    staged = StagedBackbone("swin_tiny_patch4_window7_224", **SMALL["swin_tiny_patch4_window7_224"]).eval()
+    images = torch.randn(1, 3, 64, 64)
+
+    def features(images):
+        state = staged.embed(images)
+        for index in range(4):
+            state = staged.run_stage(index, state)
+        return state
+
+    due = features(images)
+    with pytest.raises(AssertionError, match="doesn't match model"):
+        features(images[..., :32])
+    staged.accept_any_size()
+    assert torch.equal(features(images), due)
+    assert features(torch.randn(1, 3, 96, 32)).shape == (1, 3, 1, staged.channels[3])
+
+
 def test_fusion_without_gain_changes_nothing_but_still_maps(micro_config):
     micro_config.bsc_gain = 0.0
     stage = CorrelationStage(8, 16, micro_config, 0)
