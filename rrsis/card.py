@@ -16,6 +16,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from rrsis.checkpoints import MANIFEST
 from rrsis.config import BTDNetConfig
 from rrsis.io import atomic_write
 
@@ -186,6 +187,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     folder = parser.parse_args(argv).run
     if not (folder / "config.json").is_file():
         print(f"error: run: {str(folder)!r} holds no config.json", file=sys.stderr)
+        return 2
+    if (folder / MANIFEST).exists():
+        print(
+            f"error: run: {str(folder)!r} is a sealed checkpoint; changed, it would pass for damaged", file=sys.stderr
+        )
         return 2
     if not write_card(folder, BTDNetConfig.from_pretrained(folder)):
         print(f"error: {folder / 'README.md'} was not written by rrsis.card; it is left alone", file=sys.stderr)

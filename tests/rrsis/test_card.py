@@ -10,6 +10,7 @@ from transformers import PreTrainedModel
 
 from rrsis.architectures import load_model, make_model
 from rrsis.card import MARK, main, write_card
+from rrsis.checkpoints import MANIFEST
 from rrsis.config import make_config
 
 METRICS = {
@@ -111,6 +112,15 @@ def test_what_a_person_wrote_is_left_alone(run, capsys):
     assert main([str(run)]) == 2
     assert "left alone" in capsys.readouterr().err
     assert main([str(run / "nowhere")]) == 2
+
+
+def test_a_sealed_checkpoint_is_not_changed(run, capsys):
+    before = card(run)
+    evaluate(run)
+    (run / MANIFEST).write_text("{}")
+    assert main([str(run)]) == 2
+    assert "sealed checkpoint" in capsys.readouterr().err
+    assert card(run) == before
 
 
 def test_processes_that_are_not_the_first_write_none(micro_config, tmp_path):
