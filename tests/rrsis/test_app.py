@@ -316,3 +316,15 @@ def test_markup_in_an_expression_is_text(page):
     page.click("#run")
     page.wait_for_selector("#status >> text=<img src=x onerror=alert(1)> ship")
     assert page.locator("#status img").count() == 0
+
+
+def test_the_threshold_redraws(page):
+    page.click("#examples button >> nth=0")
+    page.wait_for_selector("#mask img")
+    number = page.locator("#threshold input[type=number]")
+    number.fill("0.99")
+    number.press("Tab")
+    # Untrained, the model is nowhere that sure.
+    page.wait_for_selector("#status >> text=nothing is above 0.99")
+    page.wait_for_function("document.querySelector('#mask img') !== null")
+    assert not shown_picture(page, "mask").any()
