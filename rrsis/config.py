@@ -10,8 +10,8 @@ from transformers.configuration_utils import PreTrainedConfig
 NUM_STAGES = 4
 """How many stages the backbone has; BSC runs after each one."""
 
-ARCHITECTURES = ("btdnet", "lavt")
-"""What can be trained: the model, and the baseline that it is compared with."""
+ARCHITECTURES = {"btdnet": "BTDNetForReferringSegmentation", "lavt": "LAVTForReferringSegmentation"}
+"""What can be trained, the model and the baseline that it is compared with, and the class of each."""
 
 
 class BTDNetConfig(PreTrainedConfig):
@@ -107,13 +107,16 @@ class BTDNetConfig(PreTrainedConfig):
         """Fills in what was left open, then checks that the values fit each other."""
         super().__post_init__(**kwargs)
         self.backbone_kwargs = dict(self.backbone_kwargs or {})
+        if self.architectures is None and self.architecture in ARCHITECTURES:
+            # Both models share this configuration: transformers' Auto classes tell them apart by the class's name.
+            self.architectures = [ARCHITECTURES[self.architecture]]
         if self.architecture == "lavt":
             self.use_bsc = self.use_bsc_pool = self.use_twin_stream = self.use_gate = self.use_reconstruction = False
         self._check()
 
     def _check(self) -> None:
         if self.architecture not in ARCHITECTURES:
-            raise ValueError(f"architecture must be one of {ARCHITECTURES}; got {self.architecture!r}")
+            raise ValueError(f"architecture must be one of {tuple(ARCHITECTURES)}; got {self.architecture!r}")
         for name in ("bsc_num_heads", "bsc_embed_dims"):
             if len(getattr(self, name)) != NUM_STAGES:
                 raise ValueError(f"{name} must have {NUM_STAGES} entries, one a stage; got {getattr(self, name)}")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -11,6 +13,7 @@ from torch.nn import functional as F
 from transformers import PreTrainedModel
 from transformers.utils import ModelOutput
 
+from rrsis.card import measured_figures, write_card
 from rrsis.config import BTDNetConfig
 from rrsis.decoder import NUM_MEMORIES, DecoderOutput, PixelDecoder, TwinStreamDecoder
 from rrsis.encoders import FusedEncoder
@@ -60,6 +63,16 @@ class BTDNetPreTrainedModel(PreTrainedModel):
         # from_pretrained makes the model on the meta device, and they would stay empty.
         if hasattr(module, "init_non_persistent_buffers"):
             module.init_non_persistent_buffers()
+
+    def save_pretrained(
+        self, save_directory: str | os.PathLike[str], is_main_process: bool = True, *args: Any, **kwargs: Any
+    ) -> None:
+        """As in transformers, with a model card (`rrsis.card`)."""
+        # Before the weights are overwritten: their figures hold on if the new ones turn out to be the same.
+        figures = measured_figures(save_directory, self.name_or_path) if is_main_process else {}
+        super().save_pretrained(save_directory, is_main_process, *args, **kwargs)
+        if is_main_process and Path(save_directory).is_dir():
+            write_card(save_directory, self.config, figures)
 
 
 class ReferringModel(BTDNetPreTrainedModel):

@@ -29,8 +29,8 @@ def commands(text):
 
 def known_options(module):
     """The long options of a command of this package."""
-    if module in ("predict", "export") or module.startswith("data."):
-        place = "data.synthetic.__main__" if module == "data.synthetic" else module
+    if module in ("predict", "export", "app") or module.startswith("data."):
+        place = f"{module}.__main__" if module in ("app", "data.synthetic") else module
         parser = importlib.import_module(f"rrsis.{place}")._parser()
     else:
         from transformers import HfArgumentParser
@@ -85,7 +85,7 @@ def test_options_of_printed_commands_exist(document):
     text = document.read_text(encoding="utf-8")
     inline = re.findall(r"`(python -m [^`]+)`", text)
     for command in [*commands(text), *inline]:
-        found = re.search(r"-m rrsis\.(train|evaluate|predict|export|ablate|data\.\w+)\b(.*)", command, re.DOTALL)
+        found = re.search(r"-m rrsis\.(train|evaluate|predict|export|ablate|app|data\.\w+)\b(.*)", command, re.DOTALL)
         if found:
             options = set(re.findall(r"(?<!\S)--[a-z_0-9]+", found[2]))
             assert options <= known_options(found[1]), command

@@ -1,0 +1,1 @@
+"""A page to try a model on: ``python -m rrsis.app --model RUN`` (docs/app.md)."""
