@@ -17,6 +17,7 @@ from transformers import set_seed
 from rrsis.architectures import load_model, make_model
 from rrsis.arguments import DataArguments, ModelArguments, RunArguments, parse_arguments
 from rrsis.averaging import check_averaging
+from rrsis.card import write_card
 from rrsis.checkpoints import CheckpointError, find_checkpoint
 from rrsis.collate import ReferringCollator
 from rrsis.config import BTDNetConfig, make_config
@@ -202,6 +203,7 @@ def _report(trainer: ReferringTrainer, held_out: ReferringDataset, run: Path, fa
         autocast_dtype=torch.bfloat16 if arguments.bf16 else None,
     )
     evaluation.save(run, facts)
+    write_card(run, model.config)  # the card that came with the weights has no figures
     # Evenly spaced, so that the grid shows what is usual and not what is best.
     indices = [round(index) for index in torch.linspace(0, len(held_out) - 1, NUM_SAMPLES).tolist()]
     samples = [held_out[index] for index in sorted(set(indices))]

@@ -41,6 +41,8 @@ def test_a_run_leaves_what_the_readme_promises(finished_run):
     assert metrics["steps"] == STEPS
     assert metrics["seed"] == 42
     assert "commit" in metrics
+    card = (finished_run / "README.md").read_text()
+    assert "native" in card, "figures of these weights, each beside its protocol"
     for protocol in ("native", "rmsin"):
         overall = metrics["protocols"][protocol]["overall"]
         assert overall["protocol"] == protocol
