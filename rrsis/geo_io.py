@@ -128,7 +128,7 @@ class Scene:
 
     def read_valid(self, box: Box) -> np.ndarray:
         """Which pixels of a window inside the scene hold data: ``(height, width)`` bool."""
-        return self._read_raw(_window(box))[1]
+        return self._read_raw(_window(box))[2]
 
     def thumbnail(self, side: int) -> np.ndarray:
         """The whole scene as ``(h, w, 3)`` uint8, its longer side at most `side`; decimated as it is read."""
@@ -140,7 +140,7 @@ class Scene:
         return max(1, round(self.box.height * factor)), max(1, round(self.box.width * factor))
 
     def _read(self, window: Window | None, size: tuple[int, int] | None = None) -> tuple[np.ndarray, np.ndarray]:
-        values, valid = self._read_raw(window, size)
+        values, _, valid = self._read_raw(window, size)
         if self._palette is not None:
             image = self._palette[values[0]]
         elif self.limits is None:
@@ -150,7 +150,10 @@ class Scene:
         image = np.repeat(image, 3, axis=2) if image.shape[2] == 1 else image
         return np.where(valid[..., None], image, np.uint8(0)), valid
 
-    def _read_raw(self, window: Window | None, size: tuple[int, int] | None = None) -> tuple[np.ndarray, np.ndarray]:
+    def _read_raw(
+        self, window: Window | None, size: tuple[int, int] | None = None
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Values (bands, h, w), where each band has data (bands, h, w) bool, and where the scene has (h, w) bool."""
         shape = None if size is None else (len(self.bands), *size)
         try:
             values = self.dataset.read(self.bands, window=window, out_shape=shape)
@@ -159,10 +162,11 @@ class Scene:
             raise ValueError(
                 f"scene: {str(self.path)!r} cannot be read at {window or 'any place'} ({error})"
             ) from error
-        valid = (masks > 0).any(axis=0)
+        known = masks > 0
+        valid = known.any(axis=0)
         if values.dtype.kind == "f":
             valid &= np.isfinite(values).all(axis=0)
-        return values, valid
+        return values, known & valid, valid
 
     def _read_palette(self) -> np.ndarray | None:
         if self.dataset.colorinterp[0] is not ColorInterp.palette or self.dataset.dtypes[0] != "uint8":
@@ -204,12 +208,13 @@ class Scene:
                 )
 
     def _find_limits(self, percentiles: tuple[float, float]) -> np.ndarray:
-        values, valid = self._read_raw(None, self.decimated_size(_OVERVIEW_SIDE))
-        if not valid.any():
-            return np.tile([0.0, 1.0], (len(self.bands), 1))
+        values, known, _ = self._read_raw(None, self.decimated_size(_OVERVIEW_SIDE))
         limits = []
-        for band in values:
-            data = band[valid].astype(np.float64)
+        for band, has_data in zip(values, known, strict=True):
+            data = band[has_data].astype(np.float64)
+            if data.size == 0:
+                limits.append((0.0, 0.0))
+                continue
             low, high = np.percentile(data, percentiles)
             # A band that is nearly constant has its contrast outside of the percentiles.
             limits.append((low, high) if high > low else (data.min(), data.max()))

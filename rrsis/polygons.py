@@ -23,7 +23,6 @@ from rasterio.features import geometry_mask, shapes
 from shapely import Polygon, affinity
 from shapely.geometry import mapping, shape
 from shapely.geometry.polygon import orient
-from shapely.ops import transform
 
 from rrsis.geo_io import read_box, tiles
 from rrsis.io import atomic_write
@@ -83,7 +82,7 @@ class Ground:
         moved = affinity.affine_transform(polygon, self.matrix)
         if self.to_wgs84 is None:
             return orient(moved), None
-        moved = orient(transform(self.to_wgs84.transform, moved))
+        moved = orient(shapely.transform(moved, self.to_wgs84.transform, interleaved=False))
         return moved, abs(self.geod.geometry_area_perimeter(moved)[0])
 
 
