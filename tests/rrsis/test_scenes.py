@@ -369,6 +369,12 @@ def test_command_line_says_what_is_wrong_and_writes_nothing(tiny_run, scene, tmp
     assert not (tmp_path / "out").exists()
 
 
+def test_missing_packages_are_named_with_the_command_that_brings_them(tiny_run, scene, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "rrsis.scene_engines", None)
+    assert command(tiny_run, scene) == 2
+    assert "pip install 'rrsis[geo]'" in capsys.readouterr().err
+
+
 def test_ray_does_the_same_and_survives_a_bad_scene(tiny_run, scene, tmp_path, capsys, monkeypatch):
     pytest.importorskip("ray.data", reason="the extra [ray] is not installed")
     monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
