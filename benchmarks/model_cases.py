@@ -12,12 +12,12 @@ from torch import Tensor, nn
 
 import rrsis._torchvision  # noqa: F401 (transformers imports torchvision, which may need its help to load)
 from benchmarks.measure import OURS, Call, require_extension
+from rrsis.arguments import PRESET_ARGUMENTS
 from rrsis.collate import ReferringCollator
 from rrsis.config import make_config
 from rrsis.data import build_dataset
 from rrsis.model import BTDNetForReferringSegmentation
 from rrsis.processing import build_processor, build_tokenizer
-from rrsis.train import RECIPES
 from rrsis_kernels import nn as kernel_nn
 from rrsis_kernels import use_backend
 
@@ -122,7 +122,7 @@ def training(preset: str, variant: str, size: int, prepare: Prepare = _nothing) 
     """
     backend, model, batch = _require(variant), make_model(preset, variant).train(), make_batch(preset, size)
     prepare(model)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=RECIPES[preset]["learning_rate"], fused=True)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=PRESET_ARGUMENTS[preset]["learning_rate"], fused=True)
 
     def call() -> list[Tensor]:
         torch.manual_seed(0)  # D-MOLS and dropout draw the same in every variant

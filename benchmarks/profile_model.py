@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import argparse
-import re
 import statistics
 import time
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
-from torch import nn
-from torch.profiler import ProfilerActivity, profile, record_function
+from torch.profiler import ProfilerActivity, profile
 
 from benchmarks.measure import OURS, Call
 from benchmarks.model_cases import INFERENCE, MODES, TRAINING, VARIANTS, image_size
+from rrsis.component_times import BACKWARD_PASS, FORWARD_PASS, Booking, PartHooks, measure_parts
 
 PARTS = {
     r"encoder\.image\.(stem|stages\.\d+)": "backbone",
@@ -33,81 +32,6 @@ PARTS = {
     r"": "losses",
 }
 """Full names of modules → the part that their time is booked on; the innermost module counts."""
-
-OUTSIDE, ACCUMULATION = "optimizer, clipping, zeroing", "gradient accumulation"
-RANGE, BACKWARD = "part: ", "autograd::engine::evaluate_function: "
-OURS_PATTERN = re.compile(r"rrsis_kernels(?:::|_)(\w+?)_(?:forward|backward)")
-
-FORWARD_PASS, BACKWARD_PASS = "forward", "backward"
-
-
-class Booking(NamedTuple):
-    """What one profiled event's own time is booked on.
-
-    Attributes:
-        part: of the model.
-        pass_name: `FORWARD_PASS` or `BACKWARD_PASS`.
-        op: which of our operators it is; None for PyTorch's own.
-    """
-
-    part: str
-    pass_name: str
-    op: str | None
-
-
-class PartHooks:
-    """Marks the parts of a model for the profiler, and remembers which autograd nodes each one made.
-
-    Args:
-        model: gets hooks on the modules that `PARTS` names.
-    """
-
-    def __init__(self, model: nn.Module) -> None:
-        self._open: list[tuple[str, int, record_function]] = []
-        self.made: list[tuple[int, int, str]] = []
-        for name, module in model.named_modules():
-            label = next((label for pattern, label in PARTS.items() if re.fullmatch(pattern, name)), None)
-            if label is not None:
-                module.register_forward_pre_hook(lambda *_, label=label: self._enter(label))
-                module.register_forward_hook(lambda *_: self._leave())
-
-    def _enter(self, label: str) -> None:
-        mark = record_function(RANGE + label)
-        mark.__enter__()
-        self._open.append((label, torch.autograd._get_sequence_nr(), mark))
-
-    def _leave(self) -> None:
-        label, first, mark = self._open.pop()
-        self.made.append((first, torch.autograd._get_sequence_nr(), label))
-        mark.__exit__(None, None, None)
-
-    def part_of_node(self, sequence_nr: int) -> str:
-        """The part whose forward made an autograd node."""
-        makers = [(end - first, label) for first, end, label in self.made if first <= sequence_nr < end]
-        return min(makers)[1] if makers else ACCUMULATION
-
-
-def book(event: Any, hooks: PartHooks) -> Booking:
-    """Finds out what an event of the profiler belongs to, from the events around it."""
-    op, around = None, event
-    while around is not None:
-        found = OURS_PATTERN.search(around.name)
-        if found and not around.name.startswith(BACKWARD):
-            op = op or found[1]
-        if around.name.startswith(BACKWARD):
-            return Booking(hooks.part_of_node(around.sequence_nr), BACKWARD_PASS, op)
-        if around.name.startswith(RANGE):
-            return Booking(around.name.removeprefix(RANGE), FORWARD_PASS, op)
-        around = around.cpu_parent
-    return Booking(OUTSIDE, FORWARD_PASS, op)
-
-
-def measure_parts(events: Iterable[Any], hooks: PartHooks, steps: int) -> dict[Booking, float]:
-    """Milliseconds a step of each booking, of the events' own time."""
-    spent: dict[Booking, float] = defaultdict(float)
-    for event in events:
-        spent[book(event, hooks)] += event.self_cpu_time_total / 1e3 / steps
-    return dict(spent)
 
 
 def _row(label: str, spent: dict[Booking, float], total: float) -> str:
@@ -164,7 +88,7 @@ def profile_model(preset: str, mode: str, batch: int, variant: str, steps: int) 
     unmarked()
     undisturbed = _median_ms(unmarked, steps)
     hooks: list[PartHooks] = []
-    call = MODES[mode](preset, variant, batch, prepare=lambda model: hooks.append(PartHooks(model)))
+    call = MODES[mode](preset, variant, batch, prepare=lambda model: hooks.append(PartHooks(model, PARTS)))
     call()
     hooks[0].made.clear()
     with profile(activities=[ProfilerActivity.CPU]) as profiler:

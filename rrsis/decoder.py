@@ -8,6 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from transformers.modeling_layers import GradientCheckpointingLayer
 
 from rrsis.config import BTDNetConfig
 from rrsis.positions import sine_positions
@@ -114,7 +115,7 @@ class DecoderState(NamedTuple):
         return cls(pixels, F.layer_norm(pixels.flatten(1, 2), pixels.shape[-1:]), queries)
 
 
-class TwinStreamLayer(nn.Module):
+class TwinStreamLayer(GradientCheckpointingLayer):
     """One walk both ways between the queries and the pixels.
 
     pool (queries read a memory, gated by the last joint prediction) → words → self-attention over both streams → FFN →
@@ -227,8 +228,8 @@ class JointHead(nn.Module):
         # At the start most of an image is background: say so, or the first steps are spent on learning it. The count
         # undoes what logsumexp adds where K queries agree.
         count = math.log(config.num_queries)
-        self.target_bias = nn.Parameter(torch.tensor(-START_LOGIT - count))
-        self.background_bias = nn.Parameter(torch.tensor(START_LOGIT - count)) if config.use_twin_stream else None
+        self.target_bias = nn.Parameter(torch.tensor([-START_LOGIT - count]))  # FSDP2 shards no scalars
+        self.background_bias = nn.Parameter(torch.tensor([START_LOGIT - count])) if config.use_twin_stream else None
         self.scale = out**-0.5
 
     def forward(self, state: DecoderState, detail: Tensor | None) -> tuple[Tensor, Tensor]:

@@ -6,12 +6,19 @@ from typing import NamedTuple
 
 import timm
 import torch
+from timm.models import checkpoint_seq
 from torch import Tensor, nn
 from transformers import BertModel
+from transformers.modeling_layers import GradientCheckpointingLayer
 
 from rrsis.config import NUM_STAGES, BTDNetConfig
 from rrsis.positions import sine_positions
 from rrsis_kernels import nn as kernel_nn
+
+
+def make_timm_model(name: str, **kwargs: object) -> nn.Module:
+    """A timm model with random weights and without a classifier."""
+    return timm.create_model(name, pretrained=False, num_classes=0, **kwargs)
 
 
 class StagedBackbone(nn.Module):
@@ -21,16 +28,16 @@ class StagedBackbone(nn.Module):
     are understood. Features pass as (B, h, w, C) whatever the model's own layout.
 
     Args:
-        name: name of a timm model.
+        name: name of a timm model, or one that is made already, which is taken apart.
         **kwargs: arguments of `timm.create_model`.
 
     Raises:
         ValueError: when the model has no four stages that this class knows to run.
     """
 
-    def __init__(self, name: str, **kwargs: object) -> None:
+    def __init__(self, name: str | nn.Module, **kwargs: object) -> None:
         super().__init__()
-        model = timm.create_model(name, pretrained=False, num_classes=0, **kwargs)
+        model = name if isinstance(name, nn.Module) else make_timm_model(name, **kwargs)
         if hasattr(model, "patch_embed") and hasattr(model, "layers"):
             self.stem, stages = model.patch_embed, list(model.layers)
         elif hasattr(model, "stem") and hasattr(model, "stages"):
@@ -39,12 +46,25 @@ class StagedBackbone(nn.Module):
             self.stem = nn.Sequential(model.conv1, model.bn1, model.act1, model.maxpool)
             stages = [model.layer1, model.layer2, model.layer3, model.layer4]
         else:
-            raise ValueError(f"backbone must be a Swin, ConvNeXt or ResNet of timm; got {name!r}")
+            raise ValueError(f"backbone must be a Swin, ConvNeXt or ResNet of timm; got {name!r:.80}")
         if len(stages) != NUM_STAGES:
-            raise ValueError(f"backbone must have {NUM_STAGES} stages; {name!r} has {len(stages)}")
+            raise ValueError(f"backbone must have {NUM_STAGES} stages; {name!r:.80} has {len(stages)}")
         self.stages = nn.ModuleList(stages)
         self.channels_last = getattr(model, "output_fmt", "NCHW") == "NHWC"
         self.channels = [info["num_chs"] for info in model.feature_info][-NUM_STAGES:]
+        self._checkpointing = False
+
+    @property
+    def gradient_checkpointing(self) -> bool:
+        """Whether the backward pass computes each block's activations anew; transformers sets it."""
+        return self._checkpointing
+
+    @gradient_checkpointing.setter
+    def gradient_checkpointing(self, enable: bool) -> None:
+        self._checkpointing = enable
+        for stage in self.stages:
+            if hasattr(stage, "grad_checkpointing"):  # timm's own switch, block by block
+                stage.grad_checkpointing = enable
 
     def accept_any_size(self) -> None:
         """Lets a Swin take images of other sizes than it was made for; ConvNeXt and ResNets always do.
@@ -63,15 +83,20 @@ class StagedBackbone(nn.Module):
 
     def run_stage(self, index: int, features: Tensor) -> Tensor:
         """Runs one stage. (B, h, w, C) → (B, h', w', C')."""
-        if self.channels_last:
-            return self.stages[index](features)
-        return self._to_channels_last(self.stages[index](features.permute(0, 3, 1, 2)))
+        stage = self.stages[index]
+        if not self.channels_last:
+            features = features.permute(0, 3, 1, 2)
+        if self._checkpointing and not hasattr(stage, "grad_checkpointing"):  # ResNets' stages have no such switch
+            features = checkpoint_seq(stage, features)
+        else:
+            features = stage(features)
+        return self._to_channels_last(features)
 
     def _to_channels_last(self, features: Tensor) -> Tensor:
         return features if self.channels_last else features.permute(0, 2, 3, 1)
 
 
-class CorrelationStage(nn.Module):
+class CorrelationStage(GradientCheckpointingLayer):
     """BSC after one stage: V ← V + γ_v·norm(paint), T ← T + γ_t·norm(W pool) (this project's reading).
 
     Args:
@@ -99,8 +124,8 @@ class CorrelationStage(nn.Module):
             self.pooled_norm = nn.LayerNorm(token_dim)
             self.token_gain = nn.Parameter(torch.full((token_dim,), config.bsc_gain))
         # The correlation map's scale and offset; at the start most of an image is not the object.
-        self.map_scale = nn.Parameter(torch.ones(()))
-        self.map_bias = nn.Parameter(torch.full((), -4.0))
+        self.map_scale = nn.Parameter(torch.ones(1))  # FSDP2 shards no scalars
+        self.map_bias = nn.Parameter(torch.full((1,), -4.0))
 
     def forward(self, features: Tensor, tokens: Tensor, token_mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Aligns both modalities.

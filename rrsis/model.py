@@ -52,6 +52,7 @@ class BTDNetPreTrainedModel(PreTrainedModel):
     config_class = BTDNetConfig
     base_model_prefix = "btdnet"
     main_input_name = "pixel_values"
+    supports_gradient_checkpointing = True
     _no_split_modules = ("SwinTransformerBlock", "BertLayer", "TwinStreamLayer")
 
     def _init_weights(self, module: nn.Module) -> None:
@@ -96,6 +97,14 @@ class ReferringModel(BTDNetPreTrainedModel):
             noun_mask: (B, L) bool, the tokens of the object's noun, or None.
         """
         raise NotImplementedError
+
+    def get_input_embeddings(self) -> nn.Module:
+        """The words' embeddings; accelerate asks for them to shard them on their own."""
+        return self.encoder.text.get_input_embeddings()
+
+    def set_input_embeddings(self, value: nn.Module) -> None:
+        """Replaces the words' embeddings."""
+        self.encoder.text.set_input_embeddings(value)
 
     def forward(
         self,

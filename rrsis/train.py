@@ -2,217 +2,84 @@
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import json
 import sys
+import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from transformers import HfArgumentParser, TrainingArguments, set_seed
-from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
+from transformers import set_seed
 
-from rrsis.architectures import make_model
+from rrsis.architectures import load_model, make_model
+from rrsis.arguments import DataArguments, ModelArguments, RunArguments, parse_arguments
+from rrsis.averaging import check_averaging
+from rrsis.checkpoints import CheckpointError, find_checkpoint
 from rrsis.collate import ReferringCollator
-from rrsis.config import PRESETS, BTDNetConfig, make_config
-from rrsis.data import DATASETS, build_dataset
-from rrsis.data.synthetic.config import CONFIGS
+from rrsis.config import BTDNetConfig, make_config
+from rrsis.data import build_dataset
+from rrsis.data.augment import EpochCallback, FlippedDataset
 from rrsis.data.types import ReferringDataset, ReferringSample
 from rrsis.evaluate import evaluate_model, provenance
 from rrsis.model import ReferringModel
-from rrsis.pretrained import load_backbone_weights, load_text_model, load_tokenizer
+from rrsis.pretrained import (
+    find_weights,
+    load_backbone_weights,
+    load_text_model,
+    load_tokenizer,
+)
+from rrsis.processes import on_first_process
 from rrsis.processing import BTDNetProcessor, build_processor, build_tokenizer
-from rrsis.trainer import ReferringTrainer
+from rrsis.profiling import PROFILE_STEPS, ComponentProfile
+from rrsis.trainer import ReferringTrainer, check_sharding
+from rrsis.validation import check_apart_from_test
 from rrsis.visualization import SampleRow, save_curves, save_sample_grid
-
-RECIPES: dict[str, dict[str, Any]] = {
-    "tiny": {
-        "max_steps": 1300,
-        # From scratch, many small steps learn faster than few large ones: 16 a step beats 32 at equal samples.
-        "per_device_train_batch_size": 16,
-        "per_device_eval_batch_size": 50,
-        "learning_rate": 1e-3,
-        "weight_decay": 0.02,
-        "adam_beta2": 0.98,
-        "warmup_steps": 0.06,
-        "eval_steps": 0.25,
-        "save_steps": 0.25,
-        "logging_steps": 20,
-    },
-    "base": {
-        "num_train_epochs": 40,
-        "per_device_train_batch_size": 8,
-        "per_device_eval_batch_size": 8,
-        "learning_rate": 3e-5,
-        "weight_decay": 1e-2,
-        "eval_strategy": "epoch",
-        "save_strategy": "epoch",
-        "logging_steps": 50,
-        "dataloader_num_workers": 2,
-    },
-}
-"""Defaults of each preset's training arguments; every one can be given on the command line."""
 
 NUM_SAMPLES = 12
 """How many held-out samples samples.png shows."""
 
-
-@dataclass
-class DataArguments:
-    """What to train on."""
-
-    dataset: str = field(default="synthetic", metadata={"choices": DATASETS, "help": "The data set."})
-    data_root: str | None = field(
-        default=None, metadata={"help": "Folder of the data set, as published; not for the synthetic one."}
-    )
-    train_scenes: int = field(default=4000, metadata={"help": "Scenes to train on; synthetic data only."})
-    val_scenes: int = field(default=60, metadata={"help": "Scenes that choose the best weights; synthetic data only."})
-    test_scenes: int = field(default=250, metadata={"help": "Held-out scenes; synthetic data only."})
-    difficulty: str = field(
-        default="default", metadata={"choices": list(CONFIGS), "help": "How hard the synthetic data are."}
-    )
-
-
-@dataclass
-class ModelArguments:
-    """What to train."""
-
-    preset: str = field(default="tiny", metadata={"choices": list(PRESETS), "help": "Size of the model."})
-    config_overrides: str = field(
-        default="{}", metadata={"help": "JSON of BTDNetConfig fields to set, as '{\"use_gate\": false}'."}
-    )
-    text_model: str | None = field(
-        default=None, metadata={"help": "Folder with a BERT and its tokenizer, to start the text encoder from."}
-    )
-    backbone_weights: str | None = field(
-        default=None, metadata={"help": "File with timm weights (.safetensors or .pth) to start the backbone from."}
-    )
-
-
-@dataclass
-class RunArguments(TrainingArguments):
-    """transformers' TrainingArguments with this project's defaults."""
-
-    output_dir: str | None = field(
-        default=None, metadata={"help": "The run folder; runs/DATASET-PRESET-seedN when not given."}
-    )
-    adam_beta2: float = field(default=0.999)
-    max_grad_norm: float = field(default=1.0)
-    lr_scheduler_type: str = field(default="polynomial")
-    lr_scheduler_kwargs: dict | str | None = field(default_factory=lambda: {"power": 0.9, "lr_end": 0.0})
-    eval_strategy: str = field(default="steps")
-    save_strategy: str = field(default="steps")
-    save_total_limit: int | None = field(default=2)
-    load_best_model_at_end: bool = field(default=True)
-    metric_for_best_model: str | None = field(default="oIoU")
-    greater_is_better: bool | None = field(default=True)
-    remove_unused_columns: bool = field(default=False)
-    bf16: bool = field(default_factory=lambda: torch.cuda.is_available() and torch.cuda.is_bf16_supported())
-    overwrite_output_dir: bool = field(
-        default=False, metadata={"help": "Start anew in a run folder that holds an older run."}
-    )
-
-
-def parse_arguments(argv: Sequence[str] | None = None) -> tuple[ModelArguments, DataArguments, RunArguments]:
-    """Reads the command line; the preset's recipe gives the defaults of what is not on it.
-
-    Raises:
-        ValueError: when the run folder holds another run, the data set's folder is missing, or overrides are no JSON.
-    """
-    early = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    early.add_argument("--preset", default="tiny")
-    early.add_argument("--dataset", default="synthetic")
-    early.add_argument("--seed", default="42")
-    known = early.parse_known_args(argv)[0]
-    parser = HfArgumentParser((ModelArguments, DataArguments, RunArguments), prog="python -m rrsis.train")
-    default_run = f"runs/{known.dataset}-{known.preset}-seed{known.seed}"
-    parser.set_defaults(output_dir=default_run, **RECIPES.get(known.preset, {}))
-    model_arguments, data_arguments, run_arguments = parser.parse_args_into_dataclasses(args=argv)
-    if data_arguments.dataset != "synthetic" and data_arguments.data_root is None:
-        raise ValueError(f"--data_root must name the folder of {data_arguments.dataset}; got nothing")
-    if run_arguments.process_index == 0:
-        run_arguments.output_dir = _free_run_folder(run_arguments, is_default=run_arguments.output_dir == default_run)
-    return model_arguments, data_arguments, run_arguments
-
-
-def _free_run_folder(arguments: RunArguments, is_default: bool) -> str:
-    """The run folder, if nothing is lost by writing there; a default name that is taken gets a number."""
-    folder = Path(arguments.output_dir)
-    if arguments.resume_from_checkpoint or arguments.overwrite_output_dir:
-        return str(folder)
-    numbers = iter(range(2, 10_000))
-    while folder.exists() and any(folder.iterdir()):
-        if not is_default or arguments.world_size > 1:
-            raise ValueError(
-                f"--output_dir must be empty or new; {folder} holds files. Give another one, continue with "
-                "--resume_from_checkpoint last, or start anew with --overwrite_output_dir"
-            )
-        folder = Path(f"{arguments.output_dir}-{next(numbers)}")
-    return str(folder)
-
-
-def find_checkpoint(value: str | None, output_dir: str) -> str | None:
-    """Finds the checkpoint to resume from.
-
-    Args:
-        value: None for none; "last" (or "true") for the newest in `output_dir`; or a checkpoint's folder.
-        output_dir: the run folder.
-
-    Returns:
-        The checkpoint's folder, or None. A checkpoint whose writing was cut off is passed over: its trainer_state.json,
-        which is written last, is missing or broken.
-
-    Raises:
-        ValueError: when there is no complete checkpoint where one was asked for.
-    """
-    if value is None:
-        return None
-    if value.lower() not in ("last", "true"):
-        if not _is_complete(Path(value)):
-            raise ValueError(f"--resume_from_checkpoint must be a complete checkpoint's folder; got {value}")
-        return value
-    found = [path for path in Path(output_dir).glob(f"{PREFIX_CHECKPOINT_DIR}-*") if _is_complete(path)]
-    if not found:
-        raise ValueError(f"--resume_from_checkpoint {value}: {output_dir} holds no complete checkpoint")
-    return str(max(found, key=lambda path: int(path.name.rsplit("-", 1)[1])))
-
-
-def _is_complete(checkpoint: Path) -> bool:
-    try:
-        json.loads((checkpoint / "trainer_state.json").read_text())
-    except (OSError, ValueError):
-        return False
-    return True
+PRETRAINED_PRESETS = ("base",)
+"""Presets that start from pretrained weights unless told to start from scratch."""
 
 
 def build_model(arguments: ModelArguments, expressions: Sequence[str]) -> tuple[ReferringModel, BTDNetProcessor]:
-    """Makes the model and its processor from a preset and, where given, from weights at hand."""
+    """Makes the model and its processor from a preset and from weights at hand.
+
+    Raises:
+        ValueError: when the overrides or the weights do not fit.
+        MissingWeightsError: when the preset wants pretrained weights that are neither given nor found.
+    """
     try:
         overrides = json.loads(arguments.config_overrides)
     except ValueError as error:
         raise ValueError(f"--config_overrides must be JSON; got {arguments.config_overrides!r}") from error
     config: BTDNetConfig = make_config(arguments.preset, **overrides)
-    if arguments.text_model is None:
+    text_model, backbone_weights = arguments.text_model, arguments.backbone_weights
+    if arguments.preset in PRETRAINED_PRESETS and not arguments.from_scratch:
+        text_model, backbone_weights = find_weights(config, text_model, backbone_weights)
+    text = None if text_model is None else load_text_model(text_model)
+    if text is None:
         tokenizer = build_tokenizer(expressions, config.max_tokens)
     else:
-        tokenizer = load_tokenizer(arguments.text_model)
-        config.text_config = load_text_model(arguments.text_model).config
+        tokenizer = load_tokenizer(text_model)
+        config.text_config = text.config
     config.text_config.vocab_size = len(tokenizer)
     config.text_config.pad_token_id = tokenizer.pad_token_id
     model = make_model(config)
-    if arguments.text_model is not None:
-        model.encoder.text.load_state_dict(load_text_model(arguments.text_model).state_dict())
-    if arguments.backbone_weights is not None:
-        load_backbone_weights(model.encoder.image, config, arguments.backbone_weights)
+    if text is not None:
+        model.encoder.text.load_state_dict(text.state_dict())
+    if backbone_weights is not None:
+        load_backbone_weights(model.encoder.image, config, backbone_weights)
     return model, build_processor(tokenizer, config.image_size, config.max_tokens)
 
 
 def _build_splits(arguments: DataArguments) -> dict[str, ReferringDataset]:
     scenes = {"train": arguments.train_scenes, "val": arguments.val_scenes, "test": arguments.test_scenes}
+    if arguments.dataset != "synthetic":
+        check_apart_from_test(arguments.dataset, arguments.data_root, arguments.validation_split)
     return {
         split: build_dataset(
             arguments.dataset,
@@ -236,20 +103,23 @@ def prepare(
         ValueError: when an argument does not hold; the message names it.
         OSError: when a file of the data set is missing.
     """
-    run_arguments.resume_from_checkpoint = find_checkpoint(
-        run_arguments.resume_from_checkpoint, run_arguments.output_dir
-    )
+    wanted = run_arguments.resume_from_checkpoint
+    run_arguments.resume_from_checkpoint = on_first_process(lambda: find_checkpoint(wanted, run_arguments.output_dir))
+    check_averaging(run_arguments.ema_decay, run_arguments.resume_from_checkpoint)
     set_seed(run_arguments.seed)
     splits = _build_splits(data_arguments)
-    model, processor = build_model(model_arguments, splits["train"].expressions)
+    train_data = FlippedDataset(splits["train"], data_arguments.flip, seed=run_arguments.seed)
+    model, processor = build_model(model_arguments, train_data.possible_expressions)
     trainer = ReferringTrainer(
         model=model,
         args=run_arguments,
-        train_dataset=splits["train"],
-        eval_dataset=splits["val"],
+        train_dataset=train_data,
+        eval_dataset=splits[data_arguments.validation_split],
         data_collator=ReferringCollator(processor),
         processing_class=processor,
+        callbacks=[EpochCallback(train_data)],
     )
+    check_sharding(trainer)
     return trainer, splits
 
 
@@ -288,11 +158,43 @@ def train(
     return run
 
 
+def profile_training(trainer: ReferringTrainer) -> str:
+    """Takes a few steps of training, and says what they cost; nothing is left of them but this.
+
+    Returns:
+        A table in Markdown.
+    """
+    arguments, callback = trainer.args, ComponentProfile(trainer.model)
+    arguments.max_steps, arguments.load_best_model_at_end = PROFILE_STEPS, False
+    arguments.eval_strategy, arguments.save_strategy, arguments.logging_strategy = "no", "no", "no"
+    trainer.add_callback(callback)
+    trainer.train()
+    return callback.table()
+
+
+def profile_alone(model_arguments: ModelArguments, data_arguments: DataArguments, run_arguments: RunArguments) -> str:
+    """`--profile`: what a run with these arguments would cost, in a folder that goes.
+
+    Raises:
+        ValueError: when there are several processes, or the model is compiled, which has no parts left.
+    """
+    if run_arguments.world_size > 1 or run_arguments.torch_compile:
+        raise ValueError("--profile needs one process and a model that is not compiled")
+    with tempfile.TemporaryDirectory(prefix="rrsis-profile-") as folder:
+        run_arguments.output_dir = folder
+        trainer, _ = prepare(model_arguments, data_arguments, run_arguments)
+        return profile_training(trainer)
+
+
 def _report(trainer: ReferringTrainer, held_out: ReferringDataset, run: Path, facts: dict[str, Any]) -> str:
-    """Scores the held-out split, writes what came, and returns the table."""
+    """Scores the saved weights on the held-out split, writes what came, and returns the table.
+
+    Read from the run folder, the model is whole also where training had sharded it over processes.
+    """
     arguments, processor = trainer.args, trainer.processing_class
+    model = load_model(run).to(arguments.device)
     evaluation = evaluate_model(
-        trainer.model,
+        model,
         processor,
         held_out,
         batch_size=arguments.per_device_eval_batch_size,
@@ -303,7 +205,7 @@ def _report(trainer: ReferringTrainer, held_out: ReferringDataset, run: Path, fa
     # Evenly spaced, so that the grid shows what is usual and not what is best.
     indices = [round(index) for index in torch.linspace(0, len(held_out) - 1, NUM_SAMPLES).tolist()]
     samples = [held_out[index] for index in sorted(set(indices))]
-    predictions = predict_samples(trainer.model, processor, samples)
+    predictions = predict_samples(model, processor, samples)
     rows = [
         SampleRow(sample.image, sample.expression, sample.mask, prediction)
         for sample, prediction in zip(samples, predictions, strict=True)
@@ -328,10 +230,16 @@ def main(argv: Sequence[str] | None = None) -> None:
     """The command line."""
     try:
         arguments = parse_arguments(argv)
+        if arguments[2].profile:
+            print(profile_alone(*arguments))
+            return
         trainer, splits = prepare(*arguments)
     except (ValueError, OSError) as error:
         sys.exit(f"rrsis.train: {error}")
-    run = train(trainer, splits["test"], *arguments)
+    try:
+        run = train(trainer, splits["test"], *arguments)
+    except CheckpointError as error:
+        sys.exit(f"rrsis.train: {error}")
     print(f"run folder: {run}")
 
 

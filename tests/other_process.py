@@ -13,7 +13,7 @@ def run_pytest(arguments, **variables):
     """pytest from tests/ in another process, with environment variables added."""
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", *arguments]
     environment = {**os.environ, **variables}
-    return subprocess.run(command, cwd=TESTS, env=environment, capture_output=True, text=True, timeout=900)
+    return subprocess.run(command, cwd=TESTS, env=environment, capture_output=True, text=True, timeout=1800)
 
 
 def assert_passes(arguments, **variables):

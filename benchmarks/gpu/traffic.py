@@ -45,5 +45,5 @@ def _plan(shape: Shape, pass_name: str) -> tuple[bool, _config.RowBlocks]:
     rows = torch.empty(1, shape.heads, shape.tokens, shape.channels, dtype=DTYPE, device="meta")
     if plan := TokenPixel(pixels, rows, rows).fused(ARCHITECTURE, kernel):
         return True, plan[1]
-    widest = _config.WIDEST[_config.kind_of(DTYPE)][kernel]
+    widest = _config.WIDEST[_config.kind_of(DTYPE, tf32=False)][kernel]
     return False, _config.row_blocks(shape.heads, shape.tokens, widest)

@@ -19,6 +19,14 @@ void derive(TokenPixelForward& a) {
   a.tiles = (a.N + kTilePixels - 1) / kTilePixels;
 }
 
+const char* too_large(const TokenPixelForward& a) {
+  constexpr int64_t kMostBlocks = (int64_t(1) << 31) - 1, kMostColumnBlocks = (int64_t(1) << 16) - 1;
+  if (a.B * a.tiles > kMostBlocks) return "pixels";
+  if (a.B * a.packed > kMostBlocks) return "tokens";
+  if (a.C > 64 * kMostColumnBlocks || a.D > 64 * kMostColumnBlocks) return "channels";
+  return nullptr;
+}
+
 int64_t pool_splits(const TokenPixelForward& a) {
   const int64_t blocks = a.B * ((a.packed + 127) / 128) * ((a.C + 127) / 128);
   const int64_t wanted = blocks > 0 ? (kPoolBlocks + blocks - 1) / blocks : 1;

@@ -55,6 +55,9 @@ struct TokenPixelForward {
 // Sets what follows from the sizes: tokens of a head with its filling, of all heads, and tiles of pixels.
 void derive(TokenPixelForward& a);
 
+// What of a call no grid has room for; null where all fits. Sizes are set.
+const char* too_large(const TokenPixelForward& a);
+
 // Bytes of each piece of working memory, in the order of the struct; 0 for what a call does without.
 struct TokenPixelWorkspace {
   size_t pool_weights, paint_weights, tile_stats, split_stats, split_sums;

@@ -25,6 +25,7 @@ TokenPixelForward arguments(const TwinStreamInputs& in) {
   if (in.pixel_mask.has()) a.pixel_mask = row_view(in.pixel_mask.get());
   a.shared_limit = shared_memory_limit(in.pixels.get());
   derive(a);
+  STD_TORCH_CHECK(too_large(a) == nullptr, "too many ", too_large(a), " for one CUDA grid");
   return a;
 }
 

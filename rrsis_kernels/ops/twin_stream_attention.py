@@ -121,10 +121,11 @@ def _backward(
 ) -> tuple[Tensor | None, ...]:
     if grad_target is None and grad_background is None:
         return (None,) * 5
-    has_gate = ctx.saved_tensors[3] is not None
+    saved = ctx.saved_tensors  # read once: under activation checkpointing each reading computes the forward anew
+    has_gate = saved[3] is not None
     with _common.backend_of_forward(ctx):
         *grads, grad_gate = torch.ops.rrsis_kernels.twin_stream_backward(
-            _common.rows_contiguous(grad_target), _common.rows_contiguous(grad_background), *ctx.saved_tensors
+            _common.rows_contiguous(grad_target), _common.rows_contiguous(grad_background), *saved
         )
     return (*grads, grad_gate if has_gate else None, None)
 

@@ -68,8 +68,12 @@ class RowBlocks(NamedTuple):
 
 
 # Rows of a block of scores, by what the accumulators leave room for: one of (pixels, rows) in the forward, three in
-# the backward. fp32 is multiplied on plain cores, whose operands sit in registers as well.
-WIDEST = {"half": {"forward": 128, "backward": 64}, "single": {"forward": 64, "backward": 64}}
+# the backward. fp32 is multiplied on plain cores, whose operands sit in registers as well; TF32 is not.
+WIDEST = {
+    "half": {"forward": 128, "backward": 64},
+    "tf32": {"forward": 64, "backward": 64},
+    "single": {"forward": 64, "backward": 64},
+}
 
 # By kind of kernel: scores are products over channels, spread goes from rows to pixels, gather from pixels to rows.
 HALF = {
@@ -79,6 +83,14 @@ HALF = {
     "spread": Tile(128, 32, 128, 8, 3),
     "gather": Tile(64, 64, 128, 8, 3),
 }
+# Numbers twice as wide on the same cores: half the channels, and fewer pixels where those are what is summed over.
+TF32 = {
+    "forward": Tile(64, 0, 32, 8, 3),
+    "forward_wide": Tile(64, 0, 32, 8, 3),
+    "backward": Tile(32, 0, 32, 8, 3),
+    "spread": Tile(64, 32, 64, 4, 3),
+    "gather": Tile(32, 64, 64, 4, 3),
+}
 SINGLE = {
     "forward": Tile(64, 0, 16, 4, 2),
     "forward_wide": Tile(64, 0, 16, 4, 2),
@@ -87,16 +99,28 @@ SINGLE = {
     "gather": Tile(16, 64, 64, 8, 2),
 }
 TABLE = {
-    # What fits without spills differs: so far these are the largest tiles that do.
+    # What fits without spills differs: these are the largest tiles found that do, with Triton 3.6, 3.8 and 3.9.
     80: {
         "half": HALF
         | {"forward": Tile(64, 0, 64, 8, 3), "backward": Tile(32, 0, 64, 8, 3), "gather": Tile(64, 64, 64, 4, 3)},
+        "tf32": TF32,
         "single": SINGLE | {"spread": Tile(64, 16, 64, 4, 2)},
     },
-    90: {"half": HALF, "single": SINGLE},
+    # Hopper's matrix instructions take 64 pixels, whose sums leave less room.
+    90: {
+        "half": HALF,
+        "tf32": TF32 | {"backward": Tile(64, 0, 16, 8, 3)},
+        "single": SINGLE | {"backward": Tile(64, 0, 16, 8, 2)},
+    },
     100: {
         "half": HALF
-        | {"forward": Tile(64, 0, 64, 8, 3), "backward": Tile(32, 0, 64, 8, 3), "spread": Tile(128, 32, 64, 8, 3)},
+        | {
+            "forward": Tile(64, 0, 64, 8, 3),
+            "backward": Tile(32, 0, 64, 8, 3),
+            "spread": Tile(128, 32, 64, 8, 3),
+            "gather": Tile(64, 64, 64, 8, 3),
+        },
+        "tf32": TF32 | {"spread": Tile(64, 32, 64, 8, 3)},
         "single": SINGLE,
     },
 }
@@ -146,10 +170,9 @@ def autotune() -> bool:
     return os.environ.get(AUTOTUNE_VARIABLE) == "1" and not INTERPRETED
 
 
-def precision(dtype: torch.dtype) -> str:
-    """`input_precision` of products: fp32 is exact unless PyTorch's own matmul setting asks for TF32."""
-    tf32 = dtype == torch.float32 and torch.backends.cuda.matmul.fp32_precision == "tf32"
-    return "tf32" if tf32 else "ieee"
+def tf32_asked() -> bool:
+    """Whether PyTorch's own matmul setting asks for TF32; otherwise products of fp32 are exact."""
+    return torch.backends.cuda.matmul.fp32_precision == "tf32"
 
 
 def power_of_two(n: int) -> int:
@@ -172,24 +195,26 @@ def row_blocks(heads: int, tokens: int, widest: int) -> RowBlocks:
     return min(options)[2]
 
 
-def kind_of(dtype: torch.dtype) -> str:
-    """Which half of the table a dtype takes."""
-    return "single" if dtype == torch.float32 else "half"
+def kind_of(dtype: torch.dtype, tf32: bool) -> str:
+    """Which part of the table products of a dtype take: "half", "tf32" (fp32 on matrix cores) or "single"."""
+    if dtype != torch.float32:
+        return "half"
+    return "tf32" if tf32 else "single"
 
 
-def tile(arch: int, dtype: torch.dtype, kernel: str, rows: int = 0, channels: int = 0) -> Tile:
+def tile(arch: int, kind: str, kernel: str, rows: int = 0, channels: int = 0) -> Tile:
     """The configuration of a kernel, with blocks no larger than what they cover.
 
     Args:
         arch: of `ARCHITECTURES`.
-        dtype: of the features.
+        kind: as `kind_of` gives it.
         kernel: "forward", "backward", "spread" or "gather".
         rows: of the block (scores), or how many there are.
         channels: how many there are.
     """
     if kernel == "forward" and rows > 64:
         kernel = "forward_wide"
-    entry = TABLE[arch][kind_of(dtype)][kernel]
+    entry = TABLE[arch][kind][kernel]
     if kernel == "spread":
         rows = min(entry.rows, power_of_two(rows))
     elif kernel == "gather":
@@ -207,7 +232,7 @@ def fused_tile(arch: int, dtype: torch.dtype, kernel: str, width: int) -> Tile |
         width: channels of a pixel, a power of two.
     """
     widest, entry = FUSED_TABLE[arch].get(kernel, (0, None))
-    return entry if kind_of(dtype) == "half" and width <= widest else None
+    return entry if dtype != torch.float32 and width <= widest else None
 
 
 def work(arch: int, kernel: str) -> Work:

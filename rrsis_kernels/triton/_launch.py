@@ -47,7 +47,7 @@ def run(
     """
     if _config.autotune():
         given = dict(zip(kernel.arg_names, values, strict=False)) | named
-        key = tuple(name for name, value in given.items() if isinstance(value, int))
+        key = tuple(name for name, value in given.items() if isinstance(value, int | str))  # str: the precision
         _autotuned(kernel, key)[grid](*values, **named, enable_fp_fusion=fp_fusion)
     else:
         kernel[grid](*values, **named, num_warps=warps, num_stages=stages, enable_fp_fusion=fp_fusion)
@@ -63,6 +63,16 @@ class Launcher:
     def __init__(self, device: torch.device) -> None:
         self.arch = _config.architecture(device)
         self.processors = _config.processors(device)
+        # Read once for a whole pass: block shapes and products have to agree about it.
+        self.tf32 = _config.tf32_asked()
+
+    def kind(self, dtype: torch.dtype) -> str:
+        """Which part of the table products of a dtype take."""
+        return _config.kind_of(dtype, self.tf32)
+
+    def precision(self, dtype: torch.dtype) -> str:
+        """`input_precision` of products of a dtype."""
+        return "tf32" if self.kind(dtype) == "tf32" else "ieee"
 
     def __call__(self, kernel: Any, programs: int, arguments: dict[str, Any], tile: _config.Tile) -> None:
         """Launches `programs` programs of a kernel; masks travel as bytes."""
@@ -81,11 +91,13 @@ class Recorder(Launcher):
         arch: architecture to plan for.
         dtype: of the features.
         shape: sizes, for the names of the notes.
+        tf32: whether products of fp32 are in TF32, whatever this process's setting.
     """
 
-    def __init__(self, arch: int, dtype: torch.dtype, shape: tuple[int, ...]) -> None:
-        self.arch, self.processors, self.dtype = arch, 132, dtype
-        self.label = f"{ELEMENT_TYPES[dtype]} {'x'.join(map(str, shape))}"
+    def __init__(self, arch: int, dtype: torch.dtype, shape: tuple[int, ...], tf32: bool = False) -> None:
+        self.arch, self.processors, self.tf32 = arch, 132, tf32
+        self.on_matrix_cores = self.kind(dtype) != "single"
+        self.label = f"{'tf32' if tf32 else ELEMENT_TYPES[dtype]} {'x'.join(map(str, shape))}"
         self.specs: list[AotSpec] = []
 
     def __call__(self, kernel: Any, programs: int, arguments: dict[str, Any], tile: _config.Tile) -> None:
@@ -94,7 +106,7 @@ class Recorder(Launcher):
         constants = {p.name: values[p.name] for p in kernel.params if p.is_constexpr or values[p.name] is None}
         signature = {name: "constexpr" if name in constants else _type(name, value) for name, value in values.items()}
         product = "PRECISION" in values
-        wgmma = product and self.dtype != torch.float32 and self.arch == 90
+        wgmma = product and self.on_matrix_cores and self.arch == 90
         name = f"{self.label} {kernel.__name__} {len(self.specs)}"
         self.specs.append(AotSpec(name, kernel, signature, constants, tile.warps, tile.stages, product, wgmma))
 

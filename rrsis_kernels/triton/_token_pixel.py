@@ -126,7 +126,7 @@ class TokenPixel:
         """Room for fp32 numbers."""
         return self.pixels.new_empty(shape, dtype=torch.float32)
 
-    def arguments(self) -> dict[str, Any]:
+    def arguments(self, launch: Launcher) -> dict[str, Any]:
         """What all score kernels take."""
         _, count, channels, heads, tokens = self.sizes
         return {
@@ -134,7 +134,7 @@ class TokenPixel:
             "N": count, "H": heads, "L": tokens, "C": channels,
             **_strides("pixels", self.pixels, "bn"), **_strides("keys", self.keys, "bhl"),
             **_strides("bias", self.key_bias, "bh"), **_strides("token_mask", self.token_mask, "b"),
-            "PRECISION": _config.precision(self.pixels.dtype),
+            "PRECISION": launch.precision(self.pixels.dtype),
         }  # fmt: skip
 
     def pool_arguments(self) -> dict[str, Any]:
@@ -219,7 +219,7 @@ def _forward_fused(
     batch, count, _, heads, tokens = case.sizes
     tiles = -(-count // tile.pixels)
     stats = None if weights is None else case.numbers(batch, tiles, 2, heads * tokens)
-    arguments = case.arguments() | case.pool_arguments() | case.fused_arguments(tile, blocks)
+    arguments = case.arguments(launch) | case.pool_arguments() | case.fused_arguments(tile, blocks)
     outputs = {"painted": painted, "weights": weights, "tile_stats": stats, "lse": lse}
     launch(forward_fused_kernel, batch * tiles, arguments | outputs, tile)
     return tile.pixels, stats
@@ -230,13 +230,14 @@ def _forward_scores(
 ) -> tuple[int, Tensor | None]:
     """P, W and the lse; returns the pixels of a tile, and the tiles' maxima and totals."""
     batch, count, channels, heads, tokens = case.sizes
-    blocks = _config.row_blocks(heads, tokens, _config.WIDEST[_config.kind_of(case.pixels.dtype)]["forward"])
-    tile = _config.tile(launch.arch, case.pixels.dtype, "forward", blocks.rows, channels)
+    kind = launch.kind(case.pixels.dtype)
+    blocks = _config.row_blocks(heads, tokens, _config.WIDEST[kind]["forward"])
+    tile = _config.tile(launch.arch, kind, "forward", blocks.rows, channels)
     tiles = -(-count // tile.pixels)
     stats = None if weights is None else case.numbers(batch, tiles, 2, heads * tokens)
     if blocks.many and lse is not None:
         _row_stats(launch, case, tile, blocks, None, lse, None)
-    arguments = case.arguments() | case.pool_arguments() | _score_blocks(tile, blocks)
+    arguments = case.arguments(launch) | case.pool_arguments() | _score_blocks(tile, blocks)
     outputs = {"probabilities": probabilities, "weights": weights, "tile_stats": stats, "lse": lse}
     launch(forward_scores_kernel, batch * tiles * blocks.blocks, arguments | outputs, tile)
     return tile.pixels, stats
@@ -256,7 +257,7 @@ def _row_stats(
     """Logarithms of sums (and δ) of heads whose rows are spread over several blocks."""
     batch, count, _, heads, _ = case.sizes
     values = None if grad_painted is None else case.values
-    arguments = case.arguments() | {
+    arguments = case.arguments(launch) | {
         "values": values, "grad_painted": grad_painted, "lse": lse, "delta": delta,
         "D": 0 if values is None else values.shape[-1],
         **_strides("values", values, "bhl"), **_strides("painted", grad_painted, "bn"),
@@ -272,13 +273,13 @@ def _spread(
     """Out (B, N, width) = scores · rows, plus other_scores · other_rows if given."""
     batch, count, _, heads, tokens = case.sizes
     width = out.shape[-1]
-    tile = _config.tile(launch.arch, out.dtype, "spread", heads * tokens, width)
+    tile = _config.tile(launch.arch, launch.kind(out.dtype), "spread", heads * tokens, width)
     arguments = {
         "scores": scores, "rows": rows, "other_scores": other_scores, "other_rows": other_rows, "out": out,
         "N": count, "R": heads * tokens, "pitch": case.pitch, "L": tokens,
         **_strides("rows", rows, "bhl"), **_strides("other", other_rows, "bhl"), "WIDTH": width,
         "BLOCK_N": tile.pixels, "BLOCK_W": tile.channels, "BLOCK_R": tile.rows,
-        "PRECISION": _config.precision(out.dtype),
+        "PRECISION": launch.precision(out.dtype),
     }  # fmt: skip
     launch(spread_kernel, batch * -(-count // tile.pixels) * -(-width // tile.channels), arguments, tile)
 
@@ -290,7 +291,7 @@ def _gather(
     """Each of `outs` (B, H / banks, L, width) = scoresᵀ · rows (B, N, width), with `tile_stats` a softmax."""
     batch, count, _, heads, tokens = case.sizes
     total, width = heads * tokens, rows.shape[-1]
-    tile = _config.tile(launch.arch, rows.dtype, "gather", total, width)
+    tile = _config.tile(launch.arch, launch.kind(rows.dtype), "gather", total, width)
     unit = tile_pixels or max(tile.pixels, 64)
     programs = batch * -(-total // tile.rows) * -(-width // tile.channels)
     parts, each = _config.splits(-(-count // unit), programs, launch.processors, -(-2 * total // unit))
@@ -301,7 +302,7 @@ def _gather(
         "scores": scores, "rows": rows, "tile_stats": tile_stats, "out": outs[0] if direct else partials,
         "split_stats": split_stats, "N": count, "R": total, "pitch": case.pitch, **_strides("rows", rows, "bn"),
         "splits": parts, "split_tiles": each, "WIDTH": width, "TILE": unit, "BLOCK_R": tile.rows,
-        "BLOCK_W": tile.channels, "BLOCK_N": tile.pixels, "PRECISION": _config.precision(rows.dtype),
+        "BLOCK_W": tile.channels, "BLOCK_N": tile.pixels, "PRECISION": launch.precision(rows.dtype),
     }  # fmt: skip
     launch(gather_kernel, programs * parts, arguments, tile)
     if not direct:
@@ -415,8 +416,9 @@ def _backward_scores(
 ) -> tuple[Tensor | None, Tensor | None]:  # fmt: skip
     """P, Q and dS; returns what the key bias and the gate get from each tile or block."""
     batch, count, channels, heads, tokens = case.sizes
-    blocks = _config.row_blocks(heads, tokens, _config.WIDEST[_config.kind_of(case.pixels.dtype)]["backward"])
-    tile = _config.tile(launch.arch, case.pixels.dtype, "backward", blocks.rows, channels)
+    kind = launch.kind(case.pixels.dtype)
+    blocks = _config.row_blocks(heads, tokens, _config.WIDEST[kind]["backward"])
+    tile = _config.tile(launch.arch, kind, "backward", blocks.rows, channels)
     lse = delta = None
     if blocks.many and grads.paints:
         lse = case.numbers(batch, heads, count)
@@ -443,7 +445,7 @@ def _backward_arguments(
         _pool_delta(launch, case, grads, pool_delta)
     bias = case.numbers(batch, -(-count // tile.pixels), heads * tokens) if grads.paints else None
     gate = None if case.gate is None else case.numbers(batch, blocks.blocks, count)
-    arguments = case.arguments() | case.pool_arguments() | {
+    arguments = case.arguments(launch) | case.pool_arguments() | {
         "grad_painted": grads.painted, "grad_pooled": grads.pooled, "grad_lse": grads.lse, "pool_stats": grads.stats,
         "pool_delta": pool_delta, "bias_partials": bias, "gate_partials": gate,
         **_strides("painted", grads.painted, "bn"), **_strides("pooled", grads.pooled, "bhl"),

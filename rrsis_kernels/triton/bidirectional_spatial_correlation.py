@@ -127,6 +127,8 @@ SHIPPED = (
     (900, 72, 40, 3, 1000),
 )
 """Shapes whose configurations the test of ahead-of-time compilation builds."""
+TF32_SHIPPED = (SHIPPED[0], SHIPPED[4], SHIPPED[6])
+"""Those whose fp32 products are compiled in TF32 too: one head, several and a part of one in a block of rows."""
 
 
 def aot_specs(arch: int) -> list[AotSpec]:
@@ -140,12 +142,14 @@ def aot_specs(arch: int) -> list[AotSpec]:
         # fp16 is compiled from the same source as bf16: one shape stands for it.
         for shape in SHIPPED if dtype == torch.bfloat16 else SHIPPED[:1]:
             specs += _shape_specs(arch, dtype, shape)
+    for shape in TF32_SHIPPED:
+        specs += _shape_specs(arch, torch.float32, shape, tf32=True)
     return unique_specs(specs)
 
 
-def _shape_specs(arch: int, dtype: torch.dtype, shape: tuple[int, ...]) -> list[AotSpec]:
+def _shape_specs(arch: int, dtype: torch.dtype, shape: tuple[int, ...], tf32: bool = False) -> list[AotSpec]:
     count, channels, painted, heads, tokens = shape
-    launch = Recorder(arch, dtype, shape)
+    launch = Recorder(arch, dtype, shape, tf32)
 
     def room(*size: int, dtype: torch.dtype = dtype) -> Tensor:
         return torch.empty(size, dtype=dtype, device="meta")

@@ -112,6 +112,8 @@ SHIPPED = (
     (900, 72, 3, 5),
 )
 """Shapes whose configurations the test of ahead-of-time compilation builds."""
+TF32_SHIPPED = SHIPPED
+"""Those whose fp32 products are compiled in TF32 too."""
 
 
 def aot_specs(arch: int) -> list[AotSpec]:
@@ -124,12 +126,14 @@ def aot_specs(arch: int) -> list[AotSpec]:
     for dtype in (torch.bfloat16, torch.float32):
         for shape in SHIPPED if dtype == torch.bfloat16 else SHIPPED[:1]:
             specs += _shape_specs(arch, dtype, shape)
+    for shape in TF32_SHIPPED:
+        specs += _shape_specs(arch, torch.float32, shape, tf32=True)
     return unique_specs(specs)
 
 
-def _shape_specs(arch: int, dtype: torch.dtype, shape: tuple[int, ...]) -> list[AotSpec]:
+def _shape_specs(arch: int, dtype: torch.dtype, shape: tuple[int, ...], tf32: bool = False) -> list[AotSpec]:
     count, channels, heads, queries = shape
-    launch = Recorder(arch, dtype, shape)
+    launch = Recorder(arch, dtype, shape, tf32)
     pixels = torch.empty(1, count, channels, dtype=dtype, device="meta")
     rows = torch.empty(1, heads, queries, channels, dtype=dtype, device="meta")
     gate = torch.empty(1, count, device="meta")

@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from benchmarks.profile_model import (
+from benchmarks.profile_model import PARTS, to_markdown
+from rrsis.component_times import (
     ACCUMULATION,
     BACKWARD_PASS,
     FORWARD_PASS,
@@ -15,7 +16,6 @@ from benchmarks.profile_model import (
     PartHooks,
     book,
     measure_parts,
-    to_markdown,
 )
 
 
@@ -27,7 +27,7 @@ def event(name, parent=None, sequence_nr=-1, milliseconds=1.0):
 
 @pytest.fixture
 def hooks():
-    found = PartHooks(nn.Identity())
+    found = PartHooks(nn.Identity(), PARTS)
     found.made += [(10, 40, "losses"), (12, 20, "BSC stages")]
     return found
 
@@ -51,7 +51,7 @@ def test_backward_events_belong_to_the_innermost_maker_of_their_node(hooks, numb
 def test_hooks_remember_the_nodes_that_a_part_made():
     model = nn.Module()
     model.pixel_decoder = nn.Linear(2, 2)
-    hooks = PartHooks(model)
+    hooks = PartHooks(model, PARTS)
     torch.ones(1, requires_grad=True) * 2
     output = model.pixel_decoder(torch.ones(1, 2))
     after = output * 2

@@ -1,57 +1,19 @@
 """Training from the command line: what a run leaves, resuming, several processes, bad input."""
 
+import errno
 import json
-import os
+import shutil
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 import torch
-from micro import MICRO
 from safetensors.torch import load_file
+from training_runs import STEPS, arguments, losses, start, wait
 
-from rrsis.train import find_checkpoint, main, parse_arguments
-
-STEPS = 6
-
-
-def arguments(folder, batch=4, overrides=None, **options):
-    """The command line of a run of a few seconds."""
-    options = {
-        "output_dir": folder,
-        "config_overrides": json.dumps({**MICRO, **(overrides or {})}),
-        "train_scenes": 10,
-        "val_scenes": 3,
-        "test_scenes": 3,
-        "max_steps": STEPS,
-        "save_steps": 2,
-        "eval_steps": 2,
-        "save_total_limit": 5,
-        "logging_steps": 1,
-        "per_device_train_batch_size": batch,
-        "use_cpu": True,
-        **options,
-    }
-    return [text for name, value in options.items() for text in (f"--{name}", str(value))]
-
-
-def start(module_arguments, launcher=()):
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", *launcher, "rrsis.train", *module_arguments]
-    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-
-
-def wait(process):
-    output, _ = process.communicate(timeout=240)
-    assert process.returncode == 0, output[-3000:]
-
-
-def losses(folder):
-    state = json.loads((Path(folder) / f"checkpoint-{STEPS}" / "trainer_state.json").read_text())
-    return [entry["loss"] for entry in state["log_history"] if "loss" in entry]
+from rrsis.checkpoints import find_checkpoint
+from rrsis.train import main, parse_arguments, prepare
 
 
 @pytest.fixture(scope="module")
@@ -112,44 +74,57 @@ def test_resuming_after_a_kill_reaches_the_same_weights(finished_run, tmp_path):
     assert all(torch.equal(got[name], expected[name]) for name in expected)
 
 
-@pytest.fixture(scope="module")
-def plain_run(tmp_path_factory):
-    """A run without D-MOLS, which draws what it hides anew for every batch: its losses can be compared."""
-    folder = tmp_path_factory.mktemp("train") / "plain"
-    main(arguments(folder, overrides={"use_reconstruction": False}))
-    return folder
+def truncate(path):
+    with path.open("r+b") as file:
+        file.truncate(path.stat().st_size // 2)
 
 
-@pytest.mark.slow
-def test_two_processes_give_the_loss_of_one(plain_run, tmp_path):
-    launcher = ("torch.distributed.run", "--nproc_per_node", "2", "--master_port", "29613", "-m")
-    options = {"overrides": {"use_reconstruction": False}, "ddp_backend": "gloo"}
-    wait(start(arguments(tmp_path / "run", batch=2, **options), launcher))
-    torch.testing.assert_close(losses(tmp_path / "run"), losses(plain_run), rtol=1e-3, atol=1e-4)
+def test_a_run_says_that_its_newest_checkpoint_is_damaged_and_continues_from_the_one_before(
+    finished_run, tmp_path, caplog
+):
+    folder = tmp_path / "run"
+    shutil.copytree(finished_run, folder)
+    expected = load_file(folder / f"checkpoint-{STEPS}" / "model.safetensors")
+    truncate(folder / f"checkpoint-{STEPS}" / "optimizer.pt")
+    main(arguments(folder, resume_from_checkpoint="last"))
+    assert f"checkpoint-{STEPS} cannot be used: optimizer.pt has" in caplog.text
+    assert f"continuing from {folder}/checkpoint-{STEPS - 2}" in caplog.text
+    assert losses(folder) == losses(finished_run)
+    got = load_file(folder / f"checkpoint-{STEPS}" / "model.safetensors")
+    assert all(torch.equal(got[name], expected[name]) for name in expected)
+    assert {path.name for path in folder.glob("*checkpoint*")} == {f"checkpoint-{step}" for step in (2, 4, 6)}
 
 
-def test_accumulated_batches_give_the_loss_of_one(plain_run, tmp_path):
-    options = {"overrides": {"use_reconstruction": False}, "gradient_accumulation_steps": 2}
-    main(arguments(tmp_path / "run", batch=2, **options))
-    torch.testing.assert_close(losses(tmp_path / "run"), losses(plain_run), rtol=1e-3, atol=1e-4)
+def test_a_full_disk_ends_the_run_with_the_checkpoint_before_whole(tmp_path, monkeypatch):
+    folder = tmp_path / "run"
+
+    def save(content, path, *args, write=torch.save, **kwargs):
+        if "checkpoint-4" in str(path) and Path(path).name == "scheduler.pt":
+            raise OSError(errno.ENOSPC, "No space left on device")
+        write(content, path, *args, **kwargs)
+
+    monkeypatch.setattr(torch, "save", save)
+    with pytest.raises(SystemExit, match=r"checkpoint-4 could not be written: .*No space left on device") as caught:
+        main(arguments(folder))
+    assert "newest whole checkpoint is checkpoint-2" in str(caught.value)
+    assert [path.name for path in folder.iterdir()] == ["checkpoint-2"]
+    assert find_checkpoint("last", str(folder)) == str(folder / "checkpoint-2")
+
+
+def test_flipped_pictures_bring_their_words_along(tmp_path):
+    trainer, splits = prepare(*parse_arguments(arguments(tmp_path / "run", flip="rewrite")))
+    words = set(trainer.processing_class.tokenizer.get_vocab())
+    assert set(" ".join(trainer.train_dataset.possible_expressions).split()) <= words
+    assert len(words) >= len(set(" ".join(splits["train"].expressions).split()))
+    first = [trainer.train_dataset[index].image.tobytes() for index in range(8)]
+    trainer.state.epoch = 1.0
+    trainer.callback_handler.on_epoch_begin(trainer.args, trainer.state, trainer.control)
+    assert [trainer.train_dataset[index].image.tobytes() for index in range(8)] != first
 
 
 def test_trains_under_autocast(finished_run, tmp_path):
     main(arguments(tmp_path / "run", bf16=True))
     torch.testing.assert_close(losses(tmp_path / "run"), losses(finished_run), rtol=0.1, atol=0.05)
-
-
-def test_find_checkpoint_passes_over_what_was_cut_off(tmp_path):
-    for step, state in ((2, "{}"), (10, "{}"), (12, '{"global_step"'), (14, None)):
-        (tmp_path / f"checkpoint-{step}").mkdir()
-        if state is not None:
-            (tmp_path / f"checkpoint-{step}" / "trainer_state.json").write_text(state)
-    assert find_checkpoint("last", str(tmp_path)) == str(tmp_path / "checkpoint-10")
-    assert find_checkpoint(None, str(tmp_path)) is None
-    with pytest.raises(ValueError, match="must be a complete checkpoint's folder"):
-        find_checkpoint(str(tmp_path / "checkpoint-14"), str(tmp_path))
-    with pytest.raises(ValueError, match="holds no complete checkpoint"):
-        find_checkpoint("last", str(tmp_path / "checkpoint-2"))
 
 
 @pytest.mark.parametrize(
@@ -161,6 +136,7 @@ def test_find_checkpoint_passes_over_what_was_cut_off(tmp_path):
         (["--text_model", "nowhere"], "text_model must be a folder"),
         (["--backbone_weights", "nowhere.pth"], "backbone_weights must be a file"),
         (["--resume_from_checkpoint", "last"], "holds no complete checkpoint"),
+        (["--validation_split", "test"], "weights are never chosen on test; got test"),
     ],
 )
 def test_bad_input_ends_with_one_line_before_anything_is_written(tmp_path, extra, message):

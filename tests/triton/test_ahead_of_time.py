@@ -1,6 +1,7 @@
 """Every kernel at every shipped configuration, compiled for each architecture without a GPU."""
 
 import pytest
+import torch
 
 from rrsis_kernels import backends, triton
 
@@ -25,6 +26,32 @@ def test_no_spills_and_within_the_limits(op, arch):
         assert needs.registers > 0
         wrong += _compile.faults(spec, arch, needs)
     assert not wrong, "\n".join(wrong)
+
+
+@pytest.fixture(params=["ieee", "tf32"])
+def asked(request):
+    """What PyTorch is told to use; monkeypatch cannot put this one back, for it is no ordinary attribute."""
+    matmul = torch.backends.cuda.matmul
+    before, matmul.fp32_precision = matmul.fp32_precision, request.param
+    yield request.param
+    matmul.fp32_precision = before
+
+
+def test_products_are_in_tf32_only_where_pytorch_asks(asked):
+    from rrsis_kernels.triton._launch import Launcher
+
+    launch = Launcher(torch.device("cpu"))
+    assert launch.precision(torch.float32) == asked
+    assert launch.precision(torch.bfloat16) == launch.precision(torch.float16) == "ieee"
+
+
+@pytest.mark.parametrize("op", ["bidirectional_spatial_correlation", "twin_stream_attention"])
+def test_both_precisions_are_compiled_whatever_this_process_asks(asked, op):
+    kinds = {"tf32": "tf32", "fp32": "ieee", "bf16": "ieee", "fp16": "ieee"}
+    products = [spec for spec in triton.module(op).aot_specs(90) if spec.has_product]
+    assert {spec.constexprs["PRECISION"] for spec in products} == {"ieee", "tf32"}
+    assert all(spec.constexprs["PRECISION"] == kinds[spec.name.split()[0]] for spec in products)
+    assert all(spec.expects_wgmma == (not spec.name.startswith("fp32")) for spec in products)
 
 
 def test_faults_are_seen():

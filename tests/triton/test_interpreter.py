@@ -1,4 +1,4 @@
-"""The ordinary tests of the operators, run on the Triton kernels in Triton's interpreter: a process of its own each.
+"""The ordinary tests of the operators, run on the Triton kernels in Triton's interpreter: in processes of their own.
 
 Triton decides when a kernel is defined whether it will be interpreted, so TRITON_INTERPRET=1 cannot be set in here.
 """
@@ -10,10 +10,8 @@ from rrsis_kernels import triton
 
 SUITES = {
     "accuracy": ["kernels/test_accuracy.py", "-k", "triton"],
-    "semantics": ["kernels/test_semantics.py", "-k", "triton"],
-    "checks": ["kernels/test_checks.py", "-k", "triton"],
-    "library": ["kernels/test_library.py", "-k", "triton"],
-    "compile": ["kernels/test_compile.py", "-k", "triton"],
+    "semantics and checks": ["kernels/test_semantics.py", "kernels/test_checks.py", "-k", "triton"],
+    "library and compile": ["kernels/test_library.py", "kernels/test_compile.py", "-k", "triton"],
     "only interpreted": ["triton/interpreted"],
 }
 

@@ -69,3 +69,16 @@ def test_info_says_what_is_emulated():
         for op in ABLE:
             assert info.backend_table("cpu")[op]["float32"] == "cuda"
             assert "float64" in info.backend_table("cpu")[op]["float64"]
+
+
+def test_what_no_grid_holds_is_refused_before_anything_runs():
+    def refusal(op, **sizes):
+        return backends.can_run(op, "cuda", "cpu", torch.bfloat16, sizes)
+
+    fits = {"B": 2, "N": 1 << 30, "C": 64, "D": 64, "H": 4, "L": 20}
+    assert refusal("bidirectional_spatial_correlation", **fits).ok
+    too_many = refusal("bidirectional_spatial_correlation", **(fits | {"B": 1 << 10}))
+    assert not too_many.ok
+    assert "tiles of pixels" in too_many.reason
+    assert "channels" in refusal("bidirectional_spatial_correlation", **(fits | {"D": 1 << 23})).reason
+    assert not refusal("twin_stream_attention", B=1 << 20, N=64, C=64, H=64, K=64).ok

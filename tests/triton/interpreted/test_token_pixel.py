@@ -10,6 +10,7 @@ import torch
 from kernel_cases import assert_accurate, correlation_case, poisoned_empty, twin_stream_case
 
 from rrsis_kernels import triton, use_backend
+from rrsis_kernels.triton import _config
 
 
 @pytest.fixture(autouse=True)
@@ -39,6 +40,21 @@ def test_correlation(shape, options, dtype):
 @pytest.mark.parametrize("shape", [(1, 33, 16, 1, 150), (2, 20, 16, 0, 3)])
 def test_twin_streams_of_several_blocks_or_none(shape, dtype):
     assert_accurate(twin_stream_case(shape, dtype))
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        correlation_case((1, 140, 40, 17, 8, 20), masks=False),
+        correlation_case((1, 70, 33, 17, 2, 150)),
+        twin_stream_case((1, 140, 40, 3, 5)),
+    ],
+    ids=["correlation", "heads of several blocks", "twin streams"],
+)
+def test_blocks_of_tf32(monkeypatch, case):
+    """They have block shapes of their own. The interpreter multiplies in full precision whatever is asked for."""
+    monkeypatch.setattr(_config, "tf32_asked", lambda: True)
+    assert_accurate(case)
 
 
 def test_no_channels_are_refused():
