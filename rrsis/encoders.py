@@ -182,15 +182,42 @@ class FusedEncoder(nn.Module):
             for index, channels in enumerate(self.channels if config.use_bsc else [])
         )
 
-    def forward(self, pixel_values: Tensor, input_ids: Tensor, token_mask: Tensor) -> EncoderOutput:
-        """Encodes images (B, 3, H, W) and token ids (B, L) with their mask (B, L) bool."""
-        tokens = self.text(input_ids=input_ids, attention_mask=token_mask.long()).last_hidden_state
-        state = self.image.embed(pixel_values)
-        features, maps = [], []
-        for index in range(NUM_STAGES):
+    def words(self, input_ids: Tensor, token_mask: Tensor) -> Tensor:
+        """Encodes token ids (B, L) with their mask (B, L) bool, before they meet an image → (B, L, token_dim)."""
+        return self.text(input_ids=input_ids, attention_mask=token_mask.long()).last_hidden_state
+
+    def before_words(self, pixel_values: Tensor) -> list[Tensor]:
+        """What no word has touched yet of images (B, 3, H, W), and which therefore serves every expression.
+
+        Returns:
+            The first stage's features, (B, h, w, C); all four stages' where nothing is fused.
+        """
+        state, features = self.image.embed(pixel_values), []
+        for index in range(1 if self.fusions else NUM_STAGES):
             state = self.image.run_stage(index, state)
-            if self.fusions:
-                state, tokens, correlation = self.fusions[index](state, tokens, token_mask)
-                maps.append(correlation)
+            features.append(state)
+        return features
+
+    def join(self, unfused: list[Tensor], tokens: Tensor, token_mask: Tensor) -> EncoderOutput:
+        """Joins what `before_words` and `words` returned, and runs the rest of the image encoder.
+
+        Args:
+            unfused: from `before_words`.
+            tokens: from `words`, (B, L, token_dim).
+            token_mask: (B, L) bool.
+        """
+        if not self.fusions:
+            return EncoderOutput(unfused, tokens, [])
+        state, features, maps = unfused[0], [], []
+        for index, fusion in enumerate(self.fusions):
+            if index > 0:
+                state = self.image.run_stage(index, state)
+            state, tokens, correlation = fusion(state, tokens, token_mask)
+            maps.append(correlation)
             features.append(state)
         return EncoderOutput(features, tokens, maps)
+
+    def forward(self, pixel_values: Tensor, input_ids: Tensor, token_mask: Tensor) -> EncoderOutput:
+        """Encodes images (B, 3, H, W) and token ids (B, L) with their mask (B, L) bool."""
+        tokens = self.words(input_ids, token_mask)
+        return self.join(self.before_words(pixel_values), tokens, token_mask)

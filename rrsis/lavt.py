@@ -8,6 +8,8 @@ and no figure of that paper is claimed for it.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -71,13 +73,13 @@ class PixelWordEncoder(FusedEncoder):
             for index, channels in enumerate(self.channels)
         )
 
-    def forward(self, pixel_values: Tensor, input_ids: Tensor, token_mask: Tensor) -> EncoderOutput:
-        """Encodes images (B, 3, H, W) and token ids (B, L) with their mask (B, L) bool; the maps stay empty."""
-        tokens = self.text(input_ids=input_ids, attention_mask=token_mask.long()).last_hidden_state
-        state = self.image.embed(pixel_values)
-        features = []
+    def join(self, unfused: list[Tensor], tokens: Tensor, token_mask: Tensor) -> EncoderOutput:
+        """See `FusedEncoder.join`; the maps stay empty."""
+        state, features = unfused[0], []
         for index, fusion in enumerate(self.fusions):
-            state, mixed = fusion(self.image.run_stage(index, state), tokens, token_mask)
+            if index > 0:
+                state = self.image.run_stage(index, state)
+            state, mixed = fusion(state, tokens, token_mask)
             features.append(mixed)
         return EncoderOutput(features, tokens, [])
 
@@ -143,11 +145,8 @@ class LAVTForReferringSegmentation(ReferringModel):
         self.decoder = ConvolutionalDecoder(self.encoder.channels, config.decoder_dim, config.detail_dim)
         self.post_init()
 
-    def predict(
-        self, pixel_values: Tensor, input_ids: Tensor, token_mask: Tensor
-    ) -> tuple[BTDNetOutput, DecoderOutput]:
-        """See `ReferringModel.predict`; the background's logits are −z_t, and there is a single layer."""
-        encoded = self.encoder(pixel_values, input_ids, token_mask)
+    def decode(self, pixel_values: Tensor, encoded: EncoderOutput, token_mask: Tensor) -> tuple[BTDNetOutput, Any]:
+        """See `ReferringModel.decode`; the background's logits are −z_t, and there is a single layer."""
         logits = self.decoder(pixel_values, encoded.features)
         decoded = DecoderOutput([logits], [-logits])
         return BTDNetOutput(logits=logits, layer_logits=(logits,)), decoded

@@ -16,7 +16,7 @@ from transformers.utils import ModelOutput
 from rrsis.card import measured_figures, write_card
 from rrsis.config import BTDNetConfig
 from rrsis.decoder import NUM_MEMORIES, DecoderOutput, PixelDecoder, TwinStreamDecoder
-from rrsis.encoders import FusedEncoder
+from rrsis.encoders import EncoderOutput, FusedEncoder
 from rrsis.losses import correlation_loss, segmentation_loss
 from rrsis.reconstruction import DualModalReconstruction
 
@@ -78,18 +78,18 @@ class BTDNetPreTrainedModel(PreTrainedModel):
 class ReferringModel(BTDNetPreTrainedModel):
     """What all models of referring segmentation here share: an image and an expression in, a mask's logits out.
 
-    A subclass says how it predicts (`predict`) and what it is trained on (`add_losses`).
+    A subclass has an `encoder` and says how it predicts (`decode`) and what it is trained on (`add_losses`).
 
     Args:
         config: the architecture and the loss.
     """
 
-    def predict(self, pixel_values: Tensor, input_ids: Tensor, token_mask: Tensor) -> tuple[BTDNetOutput, Any]:
-        """Predicts.
+    def decode(self, pixel_values: Tensor, encoded: EncoderOutput, token_mask: Tensor) -> tuple[BTDNetOutput, Any]:
+        """Predicts from what the encoders made.
 
         Args:
             pixel_values: (B, 3, H, W), normalised images.
-            input_ids: (B, L) token ids.
+            encoded: what `encoder` made of images and expressions.
             token_mask: (B, L) bool, True for real tokens.
 
         Returns:
@@ -103,10 +103,10 @@ class ReferringModel(BTDNetPreTrainedModel):
         """Sets `loss` and its parts.
 
         Args:
-            output: from `predict`.
-            context: from `predict`.
+            output: from `decode`.
+            context: from `decode`.
             share: (B, h, w) float, the object's share of each pixel, at 1/loss_stride of the image.
-            token_mask: as in `predict`.
+            token_mask: as in `decode`.
             noun_mask: (B, L) bool, the tokens of the object's noun, or None.
         """
         raise NotImplementedError
@@ -146,7 +146,7 @@ class ReferringModel(BTDNetPreTrainedModel):
         """
         _check_inputs(pixel_values, input_ids, labels)
         token_mask = torch.ones_like(input_ids, dtype=torch.bool) if attention_mask is None else attention_mask.bool()
-        output, context = self.predict(pixel_values, input_ids, token_mask)
+        output, context = self.decode(pixel_values, self.encoder(pixel_values, input_ids, token_mask), token_mask)
         if labels is not None:
             share = labels.to(pixel_values.dtype)
             if self.config.loss_stride > 1:
@@ -185,9 +185,8 @@ class BTDNetForReferringSegmentation(ReferringModel):
         )
         self.post_init()
 
-    def predict(self, pixel_values: Tensor, input_ids: Tensor, token_mask: Tensor) -> tuple[BTDNetOutput, _Inside]:
-        """See `ReferringModel.predict`."""
-        encoded = self.encoder(pixel_values, input_ids, token_mask)
+    def decode(self, pixel_values: Tensor, encoded: EncoderOutput, token_mask: Tensor) -> tuple[BTDNetOutput, Any]:
+        """See `ReferringModel.decode`."""
         pyramid = self.pixel_decoder(encoded.features[self._first_stage :])
         decoded = self.decoder(pixel_values, encoded.features[0], pyramid, encoded.tokens, token_mask)
         joint = decoded.joint_logits()

@@ -1,5 +1,8 @@
 """Segments what expressions refer to: ``python -m rrsis.predict --model RUN --image FILE --expression "the red ship"``.
 
+``python -m rrsis.predict scene.tif --model RUN --expression "the red ship"`` does the same for georeferenced scenes of
+any size (`rrsis.scenes`). The rest of this text is about ``--image``.
+
 One expression writes ``--out`` and ``--overlay`` as named; several write one file each, numbered before the suffix
 (``mask-1.png``, ``mask-2.png``, ...). Every mask has the image's own size, 0 outside and 255 on the object.
 
@@ -18,7 +21,7 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -26,6 +29,9 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from rrsis.evaluate import MODEL_INPUTS, load_run
 from rrsis.visualization import overlay, save_image
+
+if TYPE_CHECKING:
+    from rrsis.scene_engines import Outcome  # needs the packages of the extra [geo]
 
 STRETCH_PERCENTILES = (2.0, 98.0)
 """Percentiles between which a single channel of more than 8 bits is stretched."""
@@ -200,26 +206,50 @@ def _check_outputs(image: Path, paths: Sequence[Path]) -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m rrsis.predict", description=__doc__.split("\n")[0])
     parser.add_argument("--model", required=True, help="run folder of rrsis.train")
-    parser.add_argument("--image", required=True, type=Path, help="image file")
+    parser.add_argument("scenes", nargs="*", type=Path, metavar="SCENE", help="GeoTIFF of any size; or use --image")
+    parser.add_argument("--image", type=Path, help="image file that fits into memory and needs no georeference")
     parser.add_argument(
         "--expression", required=True, action="append", metavar="TEXT", help="what to segment; may be given repeatedly"
     )
-    parser.add_argument("--out", type=Path, default=Path("mask.png"), help="mask PNG, 0 and 255 (default: mask.png)")
-    parser.add_argument("--overlay", type=Path, help="PNG with the mask drawn on the image (default: none)")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        help="of an image: mask PNG, 0 and 255 (default: mask.png); of scenes: folder with one folder each (segmented)",
+    )
+    parser.add_argument("--overlay", type=Path, help="of an image: PNG with the mask drawn on it (default: none)")
     parser.add_argument("--threshold", type=float, default=0.5, help="probability above which a pixel belongs (0.5)")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, ...")
+    scenes = parser.add_argument_group("scenes alone")
+    # No defaults here: what was given is told apart from what was not, and SceneOptions has them.
+    scenes.add_argument("--window", type=int, help="side of a window in pixels (the model's input size)")
+    scenes.add_argument("--overlap", type=int, help="pixels that windows share at least (a quarter of the window)")
+    scenes.add_argument("--bands", type=int, nargs="+", help="one or three band numbers from 1 (the file's RGB)")
+    scenes.add_argument("--percentiles", type=float, nargs=2, help="stretch of bands other than 8-bit (2 98)")
+    scenes.add_argument("--batch_size", type=int, help="windows per forward pass (8)")
+    scenes.add_argument("--overlay_size", type=int, help="longest side of the overlay in pixels (2048)")
+    scenes.add_argument("--min_pixels", type=int, help="smallest object that gets a polygon (1)")
+    scenes.add_argument("--engine", choices=["local", "ray"], help="one scene after the other, or Ray Data (local)")
+    scenes.add_argument("--workers", type=int, help="with ray: scenes at a time (one a GPU)")
+    scenes.add_argument("--ray_address", help="with ray: the cluster (RAY_ADDRESS, or one on this machine)")
     return parser
 
 
+SCENE_OPTIONS = ("window", "overlap", "bands", "percentiles", "batch_size", "overlay_size", "min_pixels")
+"""Arguments that are fields of `rrsis.scenes.SceneOptions`."""
+
+ENGINE_OPTIONS = ("engine", "workers", "ray_address")
+"""Arguments that say where scenes run."""
+
+
 def run(arguments: argparse.Namespace) -> list[Prediction]:
-    """Does what the command line asks for; nothing is written unless every input is valid.
+    """Does what the command line asks for one image; nothing is written unless every input is valid.
 
     Raises:
         FileNotFoundError: If the model or the image is not there.
         ValueError: If an argument or the image is not valid.
     """
     expressions = check_expressions(arguments.expression)
-    masks = numbered_paths(arguments.out, len(expressions))
+    masks = numbered_paths(arguments.out or Path("mask.png"), len(expressions))
     overlays = numbered_paths(arguments.overlay, len(expressions)) if arguments.overlay else []
     _check_outputs(arguments.image, [*masks, *overlays])
     image = load_image(arguments.image)
@@ -235,12 +265,80 @@ def run(arguments: argparse.Namespace) -> list[Prediction]:
     return predictions
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Command line; returns the exit status (2 for bad input)."""
-    arguments = _parser().parse_args(argv)
+def run_scenes(arguments: argparse.Namespace) -> int:
+    """Does what the command line asks for scenes; returns how many of them failed.
+
+    Raises:
+        FileNotFoundError: If the model is not there.
+        ImportError: If a package that scenes need is not installed.
+        ValueError: If an argument is not valid.
+    """
     try:
+        from rrsis.scene_engines import plan, run_local, run_ray
+        from rrsis.scenes import SceneOptions
+    except ImportError as error:
+        raise ImportError(f"scenes need packages that are not here ({error}): pip install 'rrsis[geo]'") from error
+    given = {name: value for name in SCENE_OPTIONS if (value := getattr(arguments, name)) is not None}
+    given |= {name: tuple(given[name]) for name in ("bands", "percentiles") if name in given}
+    options = SceneOptions(tuple(arguments.expression), arguments.threshold, **given)
+    jobs = plan(arguments.scenes, arguments.out or Path("segmented"))
+    if arguments.engine == "ray":
+        cluster = {"workers": arguments.workers, "address": arguments.ray_address}
+        outcomes = run_ray(jobs, arguments.model, options, arguments.device, **cluster)
+    else:
+        outcomes = run_local(jobs, arguments.model, options, arguments.device)
+    failed = 0
+    for outcome in outcomes:
+        failed += outcome.error is not None
+        _report(outcome)
+    return failed
+
+
+def _report(outcome: Outcome) -> None:
+    """Prints what became of a scene: results to the output, what is wrong to the errors."""
+    if outcome.result is None:
+        print(f"error: {outcome.scene}: {outcome.error}", file=sys.stderr)
+        return
+    for note in outcome.result.notes:
+        print(f"note: {outcome.scene}: {note}", file=sys.stderr)
+    for found in outcome.result.expressions:
+        area = "area unknown" if found.area_m2 is None else f"{found.area_m2:.1f} m²"
+        print(f"{outcome.scene}: {found.expression}: {found.objects} objects, {area}, score {found.score:.3f}")
+        print(f"  wrote {found.mask}, {found.polygons}, {found.overlay}")
+
+
+def _check_mode(arguments: argparse.Namespace) -> None:
+    """Refuses options that would have no effect."""
+    if bool(arguments.scenes) == (arguments.image is not None):
+        raise ValueError(
+            f"image: got {'it and scenes' if arguments.scenes else 'no input'}, expected --image or scenes"
+        )
+    alien = ("overlay",) if arguments.scenes else (*SCENE_OPTIONS, *ENGINE_OPTIONS)
+    if arguments.engine != "ray":
+        alien += ("workers", "ray_address")
+    for name in alien:
+        if getattr(arguments, name) is not None:
+            raise ValueError(f"{name}: got {getattr(arguments, name)}, expected it only with {_home(name)}")
+    if arguments.workers is not None and arguments.workers < 1:
+        raise ValueError(f"workers: got {arguments.workers}, expected at least 1")
+
+
+def _home(name: str) -> str:
+    """Where an option belongs."""
+    if name == "overlay":
+        return "--image (scenes always get one)"
+    return "--engine ray" if name in ("workers", "ray_address") else "scenes"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Command line; returns the exit status: 1 if a scene failed, 2 for bad input."""
+    arguments = _parser().parse_intermixed_args(argv)
+    try:
+        _check_mode(arguments)
+        if arguments.scenes:
+            return 1 if run_scenes(arguments) else 0
         run(arguments)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, ImportError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     return 0

@@ -12,7 +12,13 @@ from PIL import Image
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 from torch import Tensor
 from torch.nn import functional as F
-from transformers import BatchFeature, PreTrainedTokenizerBase, PreTrainedTokenizerFast, ViTImageProcessor
+from transformers import (
+    BatchEncoding,
+    BatchFeature,
+    PreTrainedTokenizerBase,
+    PreTrainedTokenizerFast,
+    ViTImageProcessor,
+)
 from transformers.processing_utils import ProcessorMixin
 
 from rrsis.model import BTDNetOutput
@@ -121,16 +127,11 @@ class BTDNetProcessor(ProcessorMixin):
         images = [images] if isinstance(images, Image.Image | np.ndarray) else list(images)
         expressions = [expressions] if isinstance(expressions, str) else list(expressions)
         _check_batch(images, expressions, masks, categories)
-        encoding = self.tokenizer(
-            expressions,
-            padding=True,
-            truncation=True,
-            max_length=self.max_tokens,
-            return_offsets_mapping=categories is not None,
-            return_tensors=return_tensors,
+        encoding = self.prepare_expressions(
+            expressions, return_offsets_mapping=categories is not None, return_tensors=return_tensors
         )
         data = {
-            "pixel_values": self._pixel_values(images, return_tensors),
+            "pixel_values": self.prepare_images(images, return_tensors),
             "input_ids": encoding["input_ids"],
             "attention_mask": encoding["attention_mask"],
         }
@@ -148,7 +149,21 @@ class BTDNetProcessor(ProcessorMixin):
             )
         return BatchFeature(data)
 
-    def _pixel_values(self, images: Sequence[Image.Image | np.ndarray], return_tensors: str) -> Tensor:
+    def prepare_expressions(
+        self, expressions: Sequence[str], *, return_offsets_mapping: bool = False, return_tensors: str = "pt"
+    ) -> BatchEncoding:
+        """Tokenizes B expressions, the shorter ones padded: input_ids and attention_mask, (B, L) int64 each."""
+        return self.tokenizer(
+            list(expressions),
+            padding=True,
+            truncation=True,
+            max_length=self.max_tokens,
+            return_offsets_mapping=return_offsets_mapping,
+            return_tensors=return_tensors,
+        )
+
+    def prepare_images(self, images: Sequence[Image.Image | np.ndarray], return_tensors: str = "pt") -> Tensor:
+        """Resizes and normalises B images, RGB, PIL or uint8 (H, W, 3), to pixel_values (B, 3, S, S) float32."""
         # The image processor guesses where an array has its channels, and takes (1, W, 3) and (3, W, 3) for channels
         # first. Given channels first, it has nothing to guess.
         inputs = [

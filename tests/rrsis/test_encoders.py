@@ -102,3 +102,19 @@ def test_fusion_moves_both_modalities(micro_config):
     _, other_words, _ = stage(features * 2, tokens, mask)
     assert not torch.allclose(fused, other)
     assert not torch.allclose(words, other_words)
+
+
+@pytest.mark.parametrize("changes", [{}, {"use_bsc": False, "use_bsc_pool": False}, {"architecture": "lavt"}])
+def test_what_expressions_share_is_exactly_shared(micro_config, micro_batch, changes):
+    from rrsis.architectures import make_model
+    from rrsis.config import BTDNetConfig
+
+    model = make_model(BTDNetConfig(**{**micro_config.to_dict(), **changes})).eval()
+    pixels, ids, mask = micro_batch["pixel_values"], micro_batch["input_ids"], micro_batch["attention_mask"].bool()
+    with torch.inference_mode():
+        shared = model.encoder.before_words(pixels)
+        assert len(shared) == (4 if "use_bsc" in changes else 1)
+        for words in (ids, ids.flip(0)):  # the second expression must find what the first one found
+            tokens = model.encoder.words(words, mask)
+            found = model.decode(pixels, model.encoder.join(list(shared), tokens, mask), mask)[0].logits
+            assert torch.equal(found, model(pixels, words, mask).logits)
