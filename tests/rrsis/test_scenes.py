@@ -9,8 +9,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from conftest import RedDetector
 from PIL import Image
+from red_detector import RedDetector
 
 for package in ("rasterio", "pyproj", "shapely"):
     pytest.importorskip(package, reason="the extra [geo] is not installed")
