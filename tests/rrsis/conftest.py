@@ -9,6 +9,15 @@ EXPRESSIONS = ["the red square", "the red square on the left", "the nothing"]
 
 
 @pytest.fixture
+def one_thread():
+    """Runs this process on one thread, as `training_runs.start` runs others: only then are their bits the same."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
 def red_detector():
     return RedDetector()
 

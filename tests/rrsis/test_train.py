@@ -82,7 +82,7 @@ def truncate(path):
 
 
 def test_a_run_says_that_its_newest_checkpoint_is_damaged_and_continues_from_the_one_before(
-    finished_run, tmp_path, caplog
+    finished_run, tmp_path, caplog, one_thread
 ):
     folder = tmp_path / "run"
     shutil.copytree(finished_run, folder)

@@ -38,8 +38,8 @@ struct Maps {
       first[x] = static_cast<int32_t>(std::lower_bound(lo.begin(), lo.end(), static_cast<int32_t>(x)) - lo.begin());
     a.B = 1, a.h = a.w = side, a.Hm = a.Wm = mask_side, a.bands = std::max<int64_t>(1, mask_side / 16);
     a.dtype = dtype, a.mask_dtype = kUInt8, a.joint_scale = 0.5;
-    a.target = {target.data(), side * side, 0, side}, a.background = {background.data(), side * side, 0, side};
-    a.mask = {mask.data(), mask_side * mask_side, 0, mask_side};
+    a.target = {target.data(), side * side, side}, a.background = {background.data(), side * side, side};
+    a.mask = {mask.data(), mask_side * mask_side, mask_side};
     a.x_lo = a.y_lo = lo.data(), a.x_hi = a.y_hi = hi.data(), a.x_first = first.data(), a.x_weight = a.y_weight = weight.data();
     a.grad_sums = {grad_sums.data(), kColumns, 1};
     a.band_grad_rows = side;
