@@ -37,6 +37,18 @@ CorrelationInputs::CorrelationInputs(const Tensor& pixels_, const Tensor& keys_,
   check_mask(pixel_mask_, "pixel_mask", B, N);
 }
 
+void CorrelationInputs::describe(TokenPixelViews& a, bool paint) const {
+  a.B = B, a.N = N, a.C = C, a.D = paint ? D : 0, a.H = H, a.L = L;
+  a.banks = 1, a.bank_heads = H > 0 ? H : 1;
+  a.dtype = dtype_code(pixels.get(), "pixels");
+  a.pixels = row_view(pixels.get());
+  a.keys[0] = token_view(keys.get());
+  if (paint) a.values = token_view(values.get());
+  if (key_bias.has()) a.key_bias = token_view(key_bias.get());
+  if (token_mask.has()) a.token_mask = row_view(token_mask.get());
+  if (pixel_mask.has()) a.pixel_mask = row_view(pixel_mask.get());
+}
+
 TwinStreamInputs::TwinStreamInputs(const Tensor& pixels_, const Tensor& target_, const Tensor& background_, const OptionalTensor& gate_,
                                    const OptionalTensor& pixel_mask_)
     : pixels(pixels_), target(target_), background(background_), gate(gate_), pixel_mask(pixel_mask_),
@@ -54,6 +66,20 @@ TwinStreamInputs::TwinStreamInputs(const Tensor& pixels_, const Tensor& target_,
     dtype_code(*gate_, "gate");
   }
   check_mask(pixel_mask_, "pixel_mask", B, N);
+}
+
+void TwinStreamInputs::describe(TokenPixelViews& a) const {
+  a.B = B, a.N = N, a.C = C, a.D = 0, a.H = 2 * H, a.L = K;
+  a.banks = 2, a.bank_heads = H > 0 ? H : 1;
+  a.dtype = dtype_code(pixels.get(), "pixels");
+  a.pixels = row_view(pixels.get());
+  a.keys[0] = token_view(target.get());
+  a.keys[1] = token_view(background.get());
+  if (gate.has()) {
+    a.gate = row_view(gate.get());
+    a.gate_dtype = dtype_code(gate.get(), "gate");
+  }
+  if (pixel_mask.has()) a.pixel_mask = row_view(pixel_mask.get());
 }
 
 }  // namespace rrsis_kernels

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "tensors.h"
+#include "token_pixel_views.h"
 
 namespace rrsis_kernels {
 
@@ -13,6 +14,9 @@ struct CorrelationInputs {
 
   CorrelationInputs(const Tensor& pixels, const Tensor& keys, const OptionalTensor& values, const OptionalTensor& key_bias,
                     const OptionalTensor& token_mask, const OptionalTensor& pixel_mask, bool paint);
+
+  // Sizes, dtype and views; of the values only where they paint.
+  void describe(TokenPixelViews& a, bool paint) const;
 };
 
 // What twin_stream_forward and twin_stream_backward take.
@@ -23,6 +27,9 @@ struct TwinStreamInputs {
 
   TwinStreamInputs(const Tensor& pixels, const Tensor& target, const Tensor& background, const OptionalTensor& gate,
                    const OptionalTensor& pixel_mask);
+
+  // Sizes, dtypes and views, the target's queries in the first bank.
+  void describe(TokenPixelViews& a) const;
 };
 
 }  // namespace rrsis_kernels

@@ -10,17 +10,9 @@ namespace {
 
 TokenPixelArgs arguments(const CorrelationInputs& in, bool paint, bool pool) {
   TokenPixelArgs a{};
-  a.B = in.B, a.N = in.N, a.C = in.C, a.D = paint ? in.D : 0, a.H = in.H, a.L = in.L;
+  in.describe(a, paint);
   a.chunks = chunk_count(in.B, in.N, in.H * in.L * in.C);
-  a.banks = 1, a.bank_heads = in.H > 0 ? in.H : 1;
-  a.dtype = dtype_code(in.pixels.get(), "pixels");
   a.paint = paint, a.pool = pool;
-  a.pixels = row_view(in.pixels.get());
-  a.keys[0] = token_view(in.keys.get());
-  if (paint) a.values = token_view(in.values.get());
-  if (in.key_bias.has()) a.key_bias = token_view(in.key_bias.get());
-  if (in.token_mask.has()) a.token_mask = row_view(in.token_mask.get());
-  if (in.pixel_mask.has()) a.pixel_mask = row_view(in.pixel_mask.get());
   return a;
 }
 

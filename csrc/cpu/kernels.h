@@ -6,30 +6,16 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "../common/views.h"
+#include "../common/token_pixel_views.h"
 
 namespace rrsis_kernels {
 
 constexpr int64_t kMostChunks = 32;
 
-// Both token-pixel operators. Token tensors come in one bank (spatial correlation) or two (twin stream); a bank holds
-// `bank_heads` heads, and the tile code sees H = banks * bank_heads heads of L rows.
-struct TokenPixelArgs {
-  int64_t B, N, C, D, H, L;
-  int64_t chunks;      // pixel chunks per sample: a function of the shape alone
-  int banks;
-  int64_t bank_heads;
-  int dtype;           // of pixels, tokens and their outputs
-  int paint, pool;     // backward: which directions send a gradient
-
-  RowView pixels;
-  TokenView keys[2];
-  TokenView values;
-  TokenView key_bias;  // (B, H, L): `row` is the stride of l
-  RowView token_mask;  // (B, L) bool
-  RowView pixel_mask;  // (B, N) bool
-  RowView gate;        // (B, N)
-  int gate_dtype;
+// Both token-pixel operators.
+struct TokenPixelArgs : TokenPixelViews {
+  int64_t chunks;   // pixel chunks per sample: a function of the shape alone
+  int paint, pool;  // backward: which directions send a gradient
 
   // Forward outputs, all contiguous.
   void* painted;       // (B, N, D)

@@ -10,19 +10,9 @@ namespace {
 
 TokenPixelArgs arguments(const TwinStreamInputs& in) {
   TokenPixelArgs a{};
-  a.B = in.B, a.N = in.N, a.C = in.C, a.D = 0, a.H = 2 * in.H, a.L = in.K;
+  in.describe(a);
   a.chunks = chunk_count(in.B, in.N, 2 * in.H * in.K * in.C);
-  a.banks = 2, a.bank_heads = in.H > 0 ? in.H : 1;
-  a.dtype = dtype_code(in.pixels.get(), "pixels");
   a.paint = 0, a.pool = 1;
-  a.pixels = row_view(in.pixels.get());
-  a.keys[0] = token_view(in.target.get());
-  a.keys[1] = token_view(in.background.get());
-  if (in.gate.has()) {
-    a.gate = row_view(in.gate.get());
-    a.gate_dtype = dtype_code(in.gate.get(), "gate");
-  }
-  if (in.pixel_mask.has()) a.pixel_mask = row_view(in.pixel_mask.get());
   return a;
 }
 

@@ -12,16 +12,9 @@ namespace {
 
 TokenPixelForward arguments(const CorrelationInputs& in, bool paint, bool pool) {
   TokenPixelForward a{};
-  a.B = in.B, a.N = in.N, a.C = in.C, a.D = paint ? in.D : 0, a.H = in.H, a.L = in.L;
-  a.bank_heads = in.H;
-  a.dtype = kernel_dtype(in.pixels.get(), "pixels");
+  in.describe(a, paint);
+  kernel_dtype(in.pixels.get(), "pixels");
   a.paint = paint, a.pool = pool;
-  a.pixels = row_view(in.pixels.get());
-  a.keys[0] = token_view(in.keys.get());
-  if (paint) a.values = token_view(in.values.get());
-  if (in.key_bias.has()) a.key_bias = token_view(in.key_bias.get());
-  if (in.token_mask.has()) a.token_mask = row_view(in.token_mask.get());
-  if (in.pixel_mask.has()) a.pixel_mask = row_view(in.pixel_mask.get());
   a.shared_limit = shared_memory_limit(in.pixels.get());
   derive(a);
   STD_TORCH_CHECK(too_large(a) == nullptr, "too many ", too_large(a), " for one CUDA grid");

@@ -12,7 +12,7 @@
 #include <cstddef>
 #include <cstdint>
 
-#include "../common/views.h"
+#include "../common/token_pixel_views.h"
 
 namespace rrsis_kernels {
 
@@ -21,22 +21,10 @@ constexpr int kGranule = 8;
 constexpr int kMostSplits = 32;
 constexpr int64_t kScoresBytes = 88 * 1024;  // of shared memory that the scores kernel takes besides the paint's weights
 
-struct TokenPixelForward {
-  int64_t B, N, C, D, H, L;  // H counts the heads of all banks
-  int64_t bank_heads;
+struct TokenPixelForward : TokenPixelViews {
   int64_t padded, packed, tiles;  // see `derive`
-  int64_t shared_limit;            // bytes of shared memory that a block may ask the device for
-  int dtype;
+  int64_t shared_limit;           // bytes of shared memory that a block may ask the device for
   bool paint, pool;
-
-  RowView pixels;
-  TokenView keys[2];
-  TokenView values;
-  TokenView key_bias;  // (B, H, L): `row` is the stride of l
-  RowView token_mask;  // (B, L) bool
-  RowView pixel_mask;  // (B, N) bool
-  RowView gate;        // (B, N): its log-sigmoid is added in the first bank, that of its negative in the second
-  int gate_dtype;
 
   // Outputs, contiguous.
   void* painted;      // (B, N, D)

@@ -11,18 +11,10 @@ namespace {
 
 TokenPixelForward arguments(const TwinStreamInputs& in) {
   TokenPixelForward a{};
-  a.B = in.B, a.N = in.N, a.C = in.C, a.H = 2 * in.H, a.L = in.K;
-  a.bank_heads = in.H;
-  a.dtype = kernel_dtype(in.pixels.get(), "pixels");
+  in.describe(a);
+  kernel_dtype(in.pixels.get(), "pixels");
+  if (in.gate.has()) kernel_dtype(in.gate.get(), "gate");
   a.pool = true;
-  a.pixels = row_view(in.pixels.get());
-  a.keys[0] = token_view(in.target.get());
-  a.keys[1] = token_view(in.background.get());
-  if (in.gate.has()) {
-    a.gate = row_view(in.gate.get());
-    a.gate_dtype = kernel_dtype(in.gate.get(), "gate");
-  }
-  if (in.pixel_mask.has()) a.pixel_mask = row_view(in.pixel_mask.get());
   a.shared_limit = shared_memory_limit(in.pixels.get());
   derive(a);
   STD_TORCH_CHECK(too_large(a) == nullptr, "too many ", too_large(a), " for one CUDA grid");

@@ -300,6 +300,7 @@ def test_a_result_goes_away_when_its_image_does(page, tmp_path):
     page.wait_for_selector("#mask img", state="detached")
     page.click("#run")
     page.wait_for_selector("#status >> text=There is no image yet")
+    assert page.locator("#mask img").count() == 0
 
 
 def test_too_large_a_file_is_refused(page, tmp_path):
