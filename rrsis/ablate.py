@@ -181,7 +181,8 @@ def ablate(arguments: AblateArguments) -> Path:
     out = Path(arguments.out)
     # What makes runs comparable is part of their place: another budget does not meet them half-way.
     budget = out / f"{arguments.preset}-{arguments.difficulty}-{arguments.max_steps}"
-    runs = [Run.of(budget, variant, seed) for variant in arguments.variants for seed in arguments.seeds]
+    # Seed by seed: what is there when an ablation is interrupted compares all variants.
+    runs = [Run.of(budget, variant, seed) for seed in arguments.seeds for variant in arguments.variants]
     train_all(runs, arguments, overrides)
     select_all(runs, arguments)
     results = read_runs(runs)

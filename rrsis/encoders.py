@@ -21,6 +21,11 @@ def make_timm_model(name: str, **kwargs: object) -> nn.Module:
     return timm.create_model(name, pretrained=False, num_classes=0, **kwargs)
 
 
+CORRELATION_HEAD = 0
+"""The head of BSC whose `pixel_lse` is the correlation map. Were it the mean over heads, the map's loss would draw
+every word to the referred object, and "left of the bridge" needs one that finds the bridge."""
+
+
 class StagedBackbone(nn.Module):
     """A timm backbone that runs stage by stage, so that words can enter between the stages.
 
@@ -122,7 +127,7 @@ class CorrelationStage(GradientCheckpointingLayer):
         self.pixel_gain = nn.Parameter(torch.full((pixel_dim,), config.bsc_gain))
         if config.use_bsc_pool:
             self.pooled_norm = nn.LayerNorm(token_dim)
-            self.token_gain = nn.Parameter(torch.full((token_dim,), config.bsc_gain))
+            self.token_gain = nn.Parameter(torch.full((token_dim,), config.bsc_token_gain))
         # The correlation map's scale and offset; at the start most of an image is not the object.
         self.map_scale = nn.Parameter(torch.ones(1))  # FSDP2 shards no scalars
         self.map_bias = nn.Parameter(torch.full((1,), -4.0))
@@ -146,7 +151,7 @@ class CorrelationStage(GradientCheckpointingLayer):
         pixels = pixels + self.pixel_gain * self.painted_norm(out.painted)
         if out.pooled is not None:
             tokens = tokens + self.token_gain * self.pooled_norm(out.pooled)
-        correlation = self.map_scale * out.pixel_lse.mean(1) + self.map_bias
+        correlation = self.map_scale * out.pixel_lse[:, CORRELATION_HEAD] + self.map_bias
         return pixels.view_as(features), tokens, correlation.view(batch, height, width)
 
 

@@ -1,8 +1,8 @@
 """What each word says to each pixel: the scores inside BSC, word by word, of a real forward pass.
 
-The model returns of every stage `map_scale · mean over heads of pixel_lse + map_bias`, where pixel_lse is the logsumexp
-over the words of the scores S[h,l,n] = <key[h,l], pixel[n]> + bias[h,l]. The operator never stores S. Here it is
-computed once more, from the same layer's inputs and weights: its logsumexp over the words is pixel_lse again.
+The model returns of every stage `map_scale · pixel_lse of one head + map_bias`, where pixel_lse is the logsumexp over
+the words of the scores S[h,l,n] = <key[h,l], pixel[n]> + bias[h,l]. The operator never stores S. Here it is computed
+once more, from the same layer's inputs and weights: its logsumexp over the words is pixel_lse again.
 """
 
 from __future__ import annotations
@@ -82,8 +82,7 @@ def merge_tokens(scores: Tensor, words: list[int | None]) -> dict[int, Tensor]:
         words: the word that each of the L tokens belongs to (`BatchEncoding.word_ids`); None for special tokens.
 
     Returns:
-        For each word, in their order, (h, w): the mean over heads of the logsumexp over its pieces. With the special
-        tokens these add up, as logsumexp does, to the correlation map.
+        For each word, in their order, (h, w): the mean over heads of the logsumexp over its pieces.
     """
     order = sorted({word for word in words if word is not None})
     return {word: scores[:, [word == other for other in words]].logsumexp(1).mean(0) for word in order}

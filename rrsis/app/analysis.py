@@ -10,6 +10,7 @@ from matplotlib import colormaps
 from torch import Tensor
 from torch.nn import functional as F
 
+from rrsis.encoders import CORRELATION_HEAD
 from rrsis.evaluate import MODEL_INPUTS
 from rrsis.explain import StageScores, merge_tokens, word_scores
 from rrsis.model import BTDNetOutput, ReferringModel
@@ -93,7 +94,7 @@ def _word_maps(stage: StageScores, expression: str, processor: BTDNetProcessor) 
             known = encoding.input_ids[token] != processor.tokenizer.unk_token_id
             names[word] = expression[span.start : span.end] + ("" if known else " (unknown to the model)")
     scores = stage.scores[0].float()
-    maps = {ALL_WORDS: stage.pixel_lse[0].float().mean(0)}
+    maps = {ALL_WORDS: stage.pixel_lse[0, CORRELATION_HEAD].float()}
     words = [(names[word], map_) for word, map_ in merge_tokens(scores, encoding.word_ids()).items()]
     return [(name, map_.cpu().numpy()) for name, map_ in [*maps.items(), *words]]
 

@@ -84,13 +84,24 @@ def test_a_swin_that_accepts_any_size_gives_the_same_at_its_own():
 
 
 def test_fusion_without_gain_changes_nothing_but_still_maps(micro_config):
-    micro_config.bsc_gain = 0.0
+    micro_config.bsc_gain = micro_config.bsc_token_gain = 0.0
     stage = CorrelationStage(8, 16, micro_config, 0)
     features, tokens = torch.randn(2, 4, 4, 8), torch.randn(2, 5, 16)
     fused, words, correlation = stage(features, tokens, torch.ones(2, 5, dtype=torch.bool))
     assert_close(fused, features)
     assert_close(words, tokens)
     assert correlation.shape == (2, 4, 4)
+
+
+def test_correlation_map_leaves_all_heads_but_one_free(micro_config):
+    micro_config.bsc_num_heads[0] = 2
+    stage = CorrelationStage(8, 16, micro_config, 0)
+    *_, correlation = stage(torch.randn(2, 4, 4, 8), torch.randn(2, 5, 16), torch.ones(2, 5, dtype=torch.bool))
+    correlation.sum().backward()
+    for projection in (stage.correlation.pixel_query, stage.correlation.token_key):
+        of_the_map, free = projection.weight.grad.chunk(2)
+        assert of_the_map.abs().max() > 0
+        assert not free.any()
 
 
 def test_fusion_moves_both_modalities(micro_config):

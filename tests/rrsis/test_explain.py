@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from rrsis.encoders import CORRELATION_HEAD
 from rrsis.explain import merge_tokens, word_scores
 from rrsis.lavt import LAVTForReferringSegmentation
 from rrsis.model import BTDNetForReferringSegmentation
@@ -21,7 +22,7 @@ def test_logsumexp_over_words_is_the_operators_pixel_lse(micro_config, micro_bat
     assert len(stages) == 4
     for stage, fusion, correlation_map in zip(stages, model.encoder.fusions, output.correlation_maps, strict=True):
         torch.testing.assert_close(stage.scores.logsumexp(2), stage.pixel_lse, rtol=1e-4, atol=1e-4)
-        rebuilt = fusion.map_scale * stage.scores.logsumexp(2).mean(1) + fusion.map_bias
+        rebuilt = fusion.map_scale * stage.scores.logsumexp(2)[:, CORRELATION_HEAD] + fusion.map_bias
         torch.testing.assert_close(rebuilt, correlation_map, rtol=1e-4, atol=1e-4)
         assert (stage.scores[1, :, 4:] == -torch.inf).all()
         assert stage.scores[0].isfinite().all()
