@@ -139,7 +139,8 @@ def train_all(runs: Sequence[Run], arguments: AblateArguments, overrides: dict[s
     Raises:
         RuntimeError: runs failed; the others are finished first.
     """
-    waiting = [run for run in runs if not run.is_complete()]
+    # Seed by seed: what is there when an ablation is interrupted compares all variants.
+    waiting = sorted((run for run in runs if not run.is_complete()), key=lambda run: arguments.seeds.index(run.seed))
     threads = max(1, (os.cpu_count() or 1) // arguments.jobs)
     failures = []
     with (
@@ -181,8 +182,7 @@ def ablate(arguments: AblateArguments) -> Path:
     out = Path(arguments.out)
     # What makes runs comparable is part of their place: another budget does not meet them half-way.
     budget = out / f"{arguments.preset}-{arguments.difficulty}-{arguments.max_steps}"
-    # Seed by seed: what is there when an ablation is interrupted compares all variants.
-    runs = [Run.of(budget, variant, seed) for seed in arguments.seeds for variant in arguments.variants]
+    runs = [Run.of(budget, variant, seed) for variant in arguments.variants for seed in arguments.seeds]
     train_all(runs, arguments, overrides)
     select_all(runs, arguments)
     results = read_runs(runs)
