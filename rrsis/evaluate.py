@@ -33,6 +33,7 @@ from rrsis.data.types import ReferringDataset
 from rrsis.metrics import PROTOCOLS, RMSIN_SIZE
 from rrsis.predictions import read_predictions
 from rrsis.rescoring import score_predictions
+from rrsis.run_folders import check_run_folder, runs_here
 from rrsis.scoring import EvaluationResult, Scorer
 
 MODEL_INPUTS = ("pixel_values", "input_ids", "attention_mask")
@@ -243,11 +244,12 @@ class EvaluationArguments:
     bootstrap_seed: int = field(default=0, metadata={"help": "Seed of the resamples."})
 
 
-def load_run(folder: str | os.PathLike[str], device: str = "auto") -> tuple[Any, Any]:
+def load_run(folder: str | os.PathLike[str] | None, device: str = "auto") -> tuple[Any, Any]:
     """Loads model and processor from a run folder.
 
     Args:
-        folder: A folder with the files that ``save_pretrained`` of both writes.
+        folder: A folder with the files that ``save_pretrained`` of both writes; None, for what a user left out, is
+            refused with the runs that are there.
         device: A torch device, or "auto" for the GPU where there is one.
 
     Returns:
@@ -255,18 +257,12 @@ def load_run(folder: str | os.PathLike[str], device: str = "auto") -> tuple[Any,
 
     Raises:
         FileNotFoundError: If the folder or one of the files is not there.
-        ValueError: If the device does not exist here.
+        ValueError: If no folder was given, or the device does not exist here.
     """
     from rrsis.architectures import load_model
     from rrsis.processing import BTDNetProcessor
 
-    path = Path(folder)
-    if not path.is_dir():
-        raise FileNotFoundError(f"model: no folder {str(path)!r}; expected a run folder as rrsis.train leaves it")
-    if not (path / "config.json").is_file():
-        raise FileNotFoundError(
-            f"model: {str(path)!r} holds no config.json; expected a run folder as rrsis.train leaves it"
-        )
+    path = check_run_folder(folder)
     name = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
     try:
         torch.empty(0, device=name)
@@ -297,8 +293,8 @@ def run(arguments: EvaluationArguments) -> EvaluationResult:
         ValueError: If an argument is not valid, or the predictions do not fit the data.
     """
     if (arguments.model is None) == (arguments.predictions is None):
-        got = "neither" if arguments.model is None else "both"
-        raise ValueError(f"model, predictions: got {got}, expected --model RUN or --predictions FILE")
+        got, hint = ("neither", f"; {runs_here()}") if arguments.model is None else ("both", "")
+        raise ValueError(f"model, predictions: got {got}, expected --model RUN or --predictions FILE{hint}")
     protocols = parse_protocols(arguments.protocol)
     _check_numbers(
         batch_size=arguments.batch_size,

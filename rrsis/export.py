@@ -292,7 +292,7 @@ def _said(what: str) -> Iterator[None]:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m rrsis.export", description=__doc__.split("\n")[0])
-    parser.add_argument("--model", required=True, help="run folder of rrsis.train")
+    parser.add_argument("--model", metavar="RUN", help="run folder of rrsis.train (required)")
     parser.add_argument("--out", type=Path, default=Path("model.pt2"), help="package to write (default: model.pt2)")
     parser.add_argument("--device", default="cpu", help="where the package shall run: cpu or cuda (default: cpu)")
     parser.add_argument("--min_size", type=int, help=f"shortest side of an image in pixels (default: {MIN_SIZE})")

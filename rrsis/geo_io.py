@@ -12,6 +12,7 @@ What the model gets to see, of whatever a file holds:
 
 from __future__ import annotations
 
+import contextlib
 import os
 import warnings
 from collections.abc import Iterator, Sequence
@@ -44,9 +45,13 @@ LARGEST_BLOCK = 256 << 20
 _OVERVIEW_SIDE = 1024
 
 
-def environment() -> rasterio.Env:
-    """GDAL's settings while scenes are read and written; a context manager."""
-    return rasterio.Env(GDAL_CACHEMAX=CACHE_BYTES, GDAL_PAM_ENABLED="NO")
+@contextlib.contextmanager
+def environment() -> Iterator[None]:
+    """GDAL's settings while scenes are read and written."""
+    with rasterio.Env(GDAL_CACHEMAX=CACHE_BYTES, GDAL_PAM_ENABLED="NO"), warnings.catch_warnings():
+        # Said once, in our words, by whoever writes the outputs.
+        warnings.simplefilter("ignore", NotGeoreferencedWarning)
+        yield
 
 
 class Scene:

@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all."""
+"""Files that are there whole or not at all, and their names."""
 
 from __future__ import annotations
 
@@ -38,6 +38,14 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def numbered_paths(path: str | os.PathLike[str], count: int) -> list[Path]:
+    """``path`` itself for one expression; for several, numbered before the suffix: mask-1.png, mask-2.png, ..."""
+    path = Path(path)
+    if count == 1:
+        return [path]
+    return [path.with_name(f"{path.stem}-{number}{path.suffix}") for number in range(1, count + 1)]
 
 
 def sync_files(folder: Path) -> None:

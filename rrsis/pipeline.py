@@ -10,8 +10,8 @@ import numpy as np
 from PIL import Image
 from transformers import Pipeline
 
+from rrsis.inputs import check_expressions, load_image, to_rgb
 from rrsis.model import BTDNetOutput
-from rrsis.predict import check_expressions, load_image, to_rgb
 
 TASK = "referring-segmentation"
 """The task's name in transformers' registry."""
@@ -22,7 +22,7 @@ class ReferringSegmentationPipeline(Pipeline):
 
     ``pipe(image, "the red ship")`` gives one dictionary, ``pipe(image, ["the red ship", "the bridge"])`` a list. Many
     images: a list, a generator or a data set of ``{"image": …, "expression": …}``, with ``batch_size=``. An image is a
-    path, a Pillow image or uint8 (H, W, 3); it becomes RGB by the rules of `rrsis.predict`.
+    path, a Pillow image or uint8 (H, W, 3); it becomes RGB by the rules of `rrsis.inputs`.
 
     A result has `label` (the expression), `mask` (a Pillow image of mode "L" and the image's own size, 0 and 255) and
     `score` (mean probability inside the mask, 0 where it is empty).

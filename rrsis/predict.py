@@ -4,20 +4,14 @@
 any size (`rrsis.scenes`). The rest of this text is about ``--image``.
 
 One expression writes ``--out`` and ``--overlay`` as named; several write one file each, numbered before the suffix
-(``mask-1.png``, ``mask-2.png``, ...). Every mask has the image's own size, 0 outside and 255 on the object.
-
-Images of any kind become 8-bit RGB by these rules: the EXIF orientation is applied; grey is repeated in three channels;
-a palette is resolved; transparent pixels are laid over black, the usual no-data value of aerial images; one channel of
-more than 8 bits is stretched linearly from its 2nd to its 98th percentile (sensors rarely fill 16 bits, and which they
-fill differs); of 16-bit RGB, Pillow keeps the upper 8 bits.
+(``mask-1.png``, ``mask-2.png``, ...). Every mask has the image's own size, 0 outside and 255 on the object. Images
+of any kind become 8-bit RGB by the rules in `rrsis.inputs`.
 """
 
 from __future__ import annotations
 
 import argparse
-import os
 import sys
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,16 +19,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image
 
 from rrsis.evaluate import MODEL_INPUTS, load_run
+from rrsis.inputs import check_expressions, load_image, to_rgb
+from rrsis.io import numbered_paths
 from rrsis.visualization import overlay, save_image
 
 if TYPE_CHECKING:
     from rrsis.scene_engines import Outcome  # needs the packages of the extra [geo]
-
-STRETCH_PERCENTILES = (2.0, 98.0)
-"""Percentiles between which a single channel of more than 8 bits is stretched."""
 
 
 @dataclass(frozen=True)
@@ -56,46 +49,6 @@ class Prediction:
     area_share: float
 
 
-def load_image(path: str | os.PathLike[str]) -> np.ndarray:
-    """Reads an image file as 8-bit RGB by the rules in this module's text.
-
-    Args:
-        path: A file of any format that Pillow reads; of several frames the first one.
-
-    Returns:
-        ``(H, W, 3)`` uint8.
-
-    Raises:
-        FileNotFoundError: If there is no such file.
-        ValueError: If it is not a readable image, or is too large to be decoded at once.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"image: no file {str(path)!r}")
-    try:
-        with warnings.catch_warnings():
-            # Between one and two times Pillow's limit an image is legal here; beyond, Pillow raises.
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            with Image.open(path) as opened:
-                opened.load()
-                return to_rgb(ImageOps.exif_transpose(opened))
-    except Image.DecompressionBombError as error:
-        raise ValueError(f"image: {str(path)!r} is too large to be decoded at once ({error})") from error
-    except (UnidentifiedImageError, OSError, SyntaxError, EOFError) as error:
-        raise ValueError(f"image: {str(path)!r} is not a readable image ({error})") from error
-
-
-def to_rgb(image: Image.Image) -> np.ndarray:
-    """Turns a Pillow image of any mode into ``(H, W, 3)`` uint8 by the rules in this module's text."""
-    if image.mode.startswith("I") or image.mode == "F":
-        grey = _stretch(np.asarray(image, dtype=np.float64))
-        return np.repeat(grey[..., None], 3, axis=2)
-    if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
-        image = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", image.size, (0, 0, 0, 255)), image)
-    return np.array(image.convert("RGB"))
-
-
 @torch.inference_mode()
 def predict(
     model: torch.nn.Module,
@@ -112,7 +65,7 @@ def predict(
         model: A `rrsis.model.BTDNetForReferringSegmentation`; runs where its parameters are. Its mode is left alone:
             call ``model.eval()`` before.
         processor: Its `rrsis.processing.BTDNetProcessor`.
-        image: ``(H, W, 3)`` uint8, or a Pillow image, which is converted by the rules in this module's text.
+        image: ``(H, W, 3)`` uint8, or a Pillow image, which is converted by the rules in `rrsis.inputs`.
         expressions: One expression or several.
         threshold: A pixel belongs to the mask when its probability is above this.
         batch_size: Expressions per forward pass.
@@ -148,46 +101,10 @@ def predict(
     return predictions
 
 
-def check_expressions(expressions: Sequence[str]) -> list[str]:
-    """Returns the expressions, blanks at their ends removed.
-
-    Raises:
-        ValueError: If there is none or one of them holds no letter or digit.
-    """
-    if not expressions:
-        raise ValueError("expression: got none, expected at least one")
-    for expression in expressions:
-        if not any(character.isalnum() for character in expression):
-            raise ValueError(f"expression: got {expression!r}, expected words")
-    return [expression.strip() for expression in expressions]
-
-
-def numbered_paths(path: str | os.PathLike[str], count: int) -> list[Path]:
-    """``path`` itself for one expression; for several, numbered before the suffix: mask-1.png, mask-2.png, ..."""
-    path = Path(path)
-    if count == 1:
-        return [path]
-    return [path.with_name(f"{path.stem}-{number}{path.suffix}") for number in range(1, count + 1)]
-
-
 def _prediction(expression: str, probability: np.ndarray, threshold: float) -> Prediction:
     mask = probability > threshold
     score = float(probability[mask].mean()) if mask.any() else 0.0
     return Prediction(expression, mask, probability, score, float(mask.mean()))
-
-
-def _stretch(values: np.ndarray) -> np.ndarray:
-    """Linear stretch of ``(H, W)`` to uint8 between two percentiles; NaN becomes 0, a constant image mid-grey."""
-    finite = values[np.isfinite(values)]
-    if finite.size == 0:
-        return np.zeros(values.shape, dtype=np.uint8)
-    low, high = np.percentile(finite, STRETCH_PERCENTILES)
-    if high <= low:
-        low, high = finite.min(), finite.max()
-    if high <= low:
-        return np.where(np.isfinite(values), np.uint8(127), np.uint8(0))
-    scaled = np.nan_to_num((values - low) / (high - low), nan=0.0, posinf=1.0, neginf=0.0)
-    return np.rint(scaled.clip(0.0, 1.0) * 255).astype(np.uint8)
 
 
 def _check_outputs(image: Path, paths: Sequence[Path]) -> None:
@@ -205,7 +122,7 @@ def _check_outputs(image: Path, paths: Sequence[Path]) -> None:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m rrsis.predict", description=__doc__.split("\n")[0])
-    parser.add_argument("--model", required=True, help="run folder of rrsis.train")
+    parser.add_argument("--model", metavar="RUN", help="run folder of rrsis.train (required)")
     parser.add_argument("scenes", nargs="*", type=Path, metavar="SCENE", help="GeoTIFF of any size; or use --image")
     parser.add_argument("--image", type=Path, help="image file that fits into memory and needs no georeference")
     parser.add_argument(
@@ -228,13 +145,14 @@ def _parser() -> argparse.ArgumentParser:
     scenes.add_argument("--batch_size", type=int, help="windows per forward pass (8)")
     scenes.add_argument("--overlay_size", type=int, help="longest side of the overlay in pixels (2048)")
     scenes.add_argument("--min_pixels", type=int, help="smallest object that gets a polygon (1)")
+    scenes.add_argument("--polygons", metavar="NAME", help="name that ends in .geojson or .gpkg (polygons.geojson)")
     scenes.add_argument("--engine", choices=["local", "ray"], help="one scene after the other, or Ray Data (local)")
     scenes.add_argument("--workers", type=int, help="with ray: scenes at a time (one a GPU)")
     scenes.add_argument("--ray_address", help="with ray: the cluster (RAY_ADDRESS, or one on this machine)")
     return parser
 
 
-SCENE_OPTIONS = ("window", "overlap", "bands", "percentiles", "batch_size", "overlay_size", "min_pixels")
+SCENE_OPTIONS = ("window", "overlap", "bands", "percentiles", "batch_size", "overlay_size", "min_pixels", "polygons")
 """Arguments that are fields of `rrsis.scenes.SceneOptions`."""
 
 ENGINE_OPTIONS = ("engine", "workers", "ray_address")

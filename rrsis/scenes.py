@@ -31,9 +31,10 @@ from tqdm.auto import tqdm
 
 from rrsis.evaluate import load_run
 from rrsis.geo_io import NO_DATA, PERCENTILES, TILE, Scene, environment, raster_profile, read_box, tiles, write_box
-from rrsis.io import atomic_write
-from rrsis.polygons import PROBABILITY_STEPS, write_polygons
-from rrsis.predict import check_expressions, numbered_paths
+from rrsis.inputs import check_expressions
+from rrsis.io import atomic_write, numbered_paths
+from rrsis.polygon_files import check_suffix, write_polygons
+from rrsis.polygons import PROBABILITY_STEPS
 from rrsis.tiling import WindowGrid
 from rrsis.visualization import overlay, save_image
 from rrsis.window_logits import Blend, WindowLogits
@@ -56,6 +57,7 @@ class SceneOptions:
         batch_size: Windows per forward pass.
         overlay_size: Longest side of the overlay picture in pixels.
         min_pixels: Objects of fewer pixels get no polygon.
+        polygons: Name of the file of polygons; its ending, .geojson or .gpkg, chooses the format.
 
     Raises:
         ValueError: If a value is not valid.
@@ -70,6 +72,7 @@ class SceneOptions:
     batch_size: int = 8
     overlay_size: int = 2048
     min_pixels: int = 1
+    polygons: str = "polygons.geojson"
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "expressions", tuple(check_expressions(self.expressions)))
@@ -84,6 +87,9 @@ class SceneOptions:
         low, high = self.percentiles
         if not 0.0 <= low < high <= 100.0:
             raise ValueError(f"percentiles: got {low} and {high}, expected two rising numbers from 0 to 100")
+        check_suffix(self.polygons)
+        if Path(self.polygons).name != self.polygons:
+            raise ValueError(f"polygons: got {self.polygons!r}, expected a name without a folder; out names the folder")
 
     def resolve(self, input_size: int) -> SceneOptions:
         """Fills in what depends on the model.
@@ -108,7 +114,7 @@ class ExpressionResult:
     Attributes:
         expression: The expression.
         mask: The mask's GeoTIFF.
-        polygons: The polygons' GeoJSON.
+        polygons: The polygons' GeoJSON or GeoPackage.
         overlay: The picture.
         objects: How many polygons there are.
         area_px: Their pixels.
@@ -226,7 +232,7 @@ class SceneSegmenter:
             computed = self._compute(scene, logits, progress)
             names = [
                 numbered_paths(folder / name, len(self._words))
-                for name in ("mask.tif", "polygons.geojson", "overlay.png")
+                for name in ("mask.tif", self.options.polygons, "overlay.png")
             ]
             expressions = [
                 self._write(scene, Blend(logits, self.processor, number), paths, work, progress)
@@ -300,7 +306,7 @@ class SceneSegmenter:
         """Names what the windows' logits depend on; with `outputs`, what the written files depend on."""
         options = dataclasses.asdict(self.options)
         if not outputs:
-            for name in ("threshold", "overlay_size", "min_pixels"):
+            for name in ("threshold", "overlay_size", "min_pixels", "polygons"):
                 del options[name]
         # Reading a scene to name it would cost as much as half of the work: size and time of change stand for it.
         status = scene.path.stat()

@@ -18,7 +18,7 @@ NUM_EXAMPLES = 8
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m rrsis.app", description="A page to try a model on.")
-    parser.add_argument("--model", required=True, help="run folder of rrsis.train")
+    parser.add_argument("--model", metavar="RUN", help="run folder of rrsis.train (required)")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on; 0.0.0.0 lets others in (127.0.0.1)")
     parser.add_argument("--port", type=int, default=7860, help="0 for any free one (7860)")
     parser.add_argument("--max_mb", type=float, default=32.0, help="largest upload in MB (32)")
@@ -96,9 +96,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         try:
             page = serve(arguments, Path(name).resolve())
         except ModuleNotFoundError as error:
-            if (error.name or "").split(".")[0] != "gradio":
+            if (error.name or "").startswith("rrsis"):
                 raise
-            print('error: the page needs Gradio: pip install -e ".[app]"', file=sys.stderr)
+            print(
+                f'error: the page needs packages that are not here ({error}): pip install -e ".[app]"', file=sys.stderr
+            )
             return 2
         except (OSError, ValueError) as error:
             print(f"error: {error}", file=sys.stderr)

@@ -13,8 +13,8 @@ from torch.nn import functional as F
 from rrsis.encoders import CORRELATION_HEAD
 from rrsis.evaluate import MODEL_INPUTS
 from rrsis.explain import StageScores, merge_tokens, word_scores
+from rrsis.inputs import check_expressions
 from rrsis.model import BTDNetOutput, ReferringModel
-from rrsis.predict import check_expressions
 from rrsis.processing import BTDNetProcessor
 
 ALL_WORDS = "all tokens"

@@ -13,11 +13,11 @@ import gradio as gr
 import numpy as np
 
 from rrsis.app.analysis import Analysis, analyse, paint_map, paint_words
-from rrsis.app.polygons import feature_collection
 from rrsis.app.upload import UploadError, read_upload
 from rrsis.data import ReferringSample
 from rrsis.io import atomic_write
 from rrsis.model import ReferringModel
+from rrsis.polygon_files import pixel_collection
 from rrsis.processing import BTDNetProcessor
 from rrsis.visualization import overlay, save_image
 
@@ -133,7 +133,7 @@ class Actions:
         folder = self.folder / uuid.uuid4().hex
         png, geojson = folder / "mask.png", folder / "mask.geojson"
         save_image(png, mask)
-        collection = feature_collection(analysis.probability, threshold, analysis.expression)
+        collection = pixel_collection(analysis.probability, threshold, analysis.expression)
         with atomic_write(geojson) as temporary:
             temporary.write_text(json.dumps(collection), encoding="utf-8")
         return str(png), str(geojson)

@@ -8,7 +8,7 @@ import warnings
 import numpy as np
 from PIL import Image, ImageOps
 
-from rrsis.predict import to_rgb
+from rrsis.inputs import to_rgb
 
 FORMATS = ("PNG", "JPEG", "TIFF", "WEBP", "BMP", "GIF")
 """What is opened. Pillow knows more, among them formats that it hands to other programs (EPS)."""
@@ -19,7 +19,7 @@ class UploadError(ValueError):
 
 
 def read_upload(path: str | os.PathLike[str], *, max_bytes: int, max_pixels: int) -> np.ndarray:
-    """Reads an uploaded image as 8-bit RGB by the rules of `rrsis.predict`.
+    """Reads an uploaded image as 8-bit RGB by the rules of `rrsis.inputs`.
 
     Args:
         path: the uploaded file.

@@ -1,5 +1,7 @@
 """rrsis.app: what it refuses before decoding, what it computes, and the page in a real browser."""
 
+import asyncio
+import http.server
 import importlib.util
 import io
 import json
@@ -8,6 +10,7 @@ import shutil
 import struct
 import subprocess
 import sys
+import threading
 import urllib.error
 import urllib.request
 import zlib
@@ -15,12 +18,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from matplotlib.path import Path as Outline
 from PIL import Image
 
 from rrsis.app.__main__ import main
 from rrsis.app.analysis import ALL_WORDS, analyse, paint_map
-from rrsis.app.polygons import feature_collection
+from rrsis.app.guard import NoRemoteFiles
 from rrsis.app.upload import UploadError, read_upload
 from rrsis.evaluate import load_run
 
@@ -90,33 +92,6 @@ def test_maps_are_painted_between_their_limits():
     assert painted[0, 0].tolist() == [68, 1, 84]  # viridis' ends
     assert painted[-1, -1].tolist() == [253, 231, 37]
     assert paint_map(np.zeros((4, 4), np.float32), 0.0, 0.0)[0, 0].tolist() == [68, 1, 84]
-
-
-@pytest.mark.parametrize("threshold", [0.3, 0.5, 0.8])
-def test_polygons_hold_exactly_the_masks_pixels(threshold):
-    generator = np.random.default_rng(3)
-    probability = generator.random((7, 9)).repeat(3, 0).repeat(3, 1).astype(np.float32)  # parts, the border
-    probability[4:16, 4:16], probability[8:11, 8:11] = 0.9, 0.1  # a hole
-    collection = json.loads(json.dumps(feature_collection(probability, threshold, "ship")))
-    y, x = np.mgrid[: probability.shape[0], : probability.shape[1]] + 0.5
-    centres = np.stack([x.ravel(), y.ravel()], axis=1)
-    inside = np.zeros(len(centres), dtype=int)
-    for feature in collection["features"]:
-        outline, *holes = (Outline(ring).contains_points(centres) for ring in feature["geometry"]["coordinates"])
-        inside += outline & ~np.any(holes, axis=0) if holes else outline
-    assert np.array_equal(inside.reshape(probability.shape), (probability > threshold).astype(int))
-    areas = [feature["properties"]["area_pixels"] for feature in collection["features"]]
-    assert areas == sorted(areas, reverse=True)
-    assert any(len(feature["geometry"]["coordinates"]) > 1 for feature in collection["features"])
-    assert "not georeferenced" in collection["coordinates"]
-
-
-def test_polygons_of_all_and_of_nothing():
-    (feature,) = feature_collection(np.ones((4, 6), np.float32), 0.5, "all")["features"]
-    assert feature["properties"] == {"expression": "all", "area_pixels": 24.0}
-    (ring,) = feature["geometry"]["coordinates"]
-    assert ring[0] == ring[-1]
-    assert feature_collection(np.zeros((4, 6), np.float32), 0.5, "none")["features"] == []
 
 
 @pytest.mark.parametrize(
@@ -191,15 +166,103 @@ def test_no_address_is_fetched_for_a_visitor(server):
         assert status_of(f"{address}/gradio_api/file={place}") == (403, b"No addresses are fetched here.")
 
 
+def event_with(path, **more):
+    """An event that has a file in the place of the upload."""
+    file = {"path": path, "meta": {"_type": "gradio.FileData"}, **more}
+    return {"data": [file], "fn_index": 0, "session_hash": "s"}
+
+
+def post(address, event):
+    request = urllib.request.Request(address, json.dumps(event).encode(), {"content-type": "application/json"})
+    return status_of(request)
+
+
+@pytest.fixture
+def listener():
+    """The address of a server on loopback, and the paths that it was asked for."""
+    asked = []
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            asked.append(self.path)
+            self.send_response(200)
+            self.end_headers()
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as listening:
+        thread = threading.Thread(target=listening.serve_forever)
+        thread.start()
+        yield f"127.0.0.1:{listening.server_port}", asked
+        listening.shutdown()
+        thread.join()
+
+
+def test_no_address_in_an_event_is_fetched(server, listener):
+    address, _ = server
+    place, asked = listener
+    assert status_of(f"http://{place}/works")[0] == 200
+    for door in ("queue/join", "run/upload", "api/upload", "call/upload", "call/v2/upload"):
+        for path in (f"http://{place}/secret", f"HTTP://{place}/secret", "https://192.0.2.1/picture.png"):
+            event = event_with(path)
+            if door.startswith("call/v2"):
+                event = {"path": event["data"][0]}
+            assert post(f"{address}/gradio_api/{door}", event) == (403, b"No addresses are fetched here."), (door, path)
+    # As a file's own address, which browsers send along with an upload's path, it is no door.
+    assert post(f"{address}/gradio_api/queue/join", event_with("/nowhere", url=f"http://{place}/secret"))[0] == 200
+    with urllib.request.urlopen(f"{address}/gradio_api/queue/data?session_hash=s", timeout=60) as stream:
+        assert b"process_completed" in stream.read()
+    assert asked == ["/works"]
+
+
+def guarded(body, content_type=b"application/json"):
+    """What the application behind the guard gets of a body that comes in pieces, and the status of the answer."""
+    pieces = [{"type": "http.request", "body": bytes([value]), "more_body": True} for value in body]
+    messages = [*pieces, {"type": "http.request", "body": b"", "more_body": False}, {"type": "http.disconnect"}]
+    got, sent = [], []
+
+    async def receive():
+        return messages.pop(0)
+
+    async def send(message):
+        sent.append(message)
+
+    async def app(scope, receive, send):
+        while (message := await receive())["type"] == "http.request":
+            got.append(message["body"])
+        await send({"type": "http.response.start", "status": 200})
+
+    scope = {"type": "http", "method": "POST", "path": "/x", "headers": [(b"content-type", content_type)]}
+    asyncio.run(NoRemoteFiles(app)(scope, receive, send))
+    return b"".join(got), sent[0]["status"]
+
+
+@pytest.mark.parametrize(
+    ("value", "status"),
+    [
+        ({"data": [{"path": " HTTPS://a/b"}]}, 403),
+        ([[{"files": [{"a": {"path": "http:a"}}]}]], 403),
+        ({"data": ["http://a/b", {"path": "/tmp/a", "url": "http://a/b"}, {"path": 1}]}, 200),
+        ("http://a/b", 200),
+    ],
+)
+def test_the_guard_refuses_addresses_as_paths_and_nothing_else(value, status):
+    body = json.dumps(value).encode()
+    assert guarded(body) == (body if status == 200 else b"", status)
+
+
+def test_the_guard_passes_on_what_is_no_event():
+    body = json.dumps(event_with("http://a/b")).encode()
+    assert guarded(body, b"multipart/form-data; boundary=x") == (body, 200)
+    assert guarded(body, b"text/plain") == (b"", 403)
+    assert guarded(b"\xff{") == (b"\xff{", 200)
+    assert guarded(b"[" * 200_000) == (b"", 403)
+
+
 def test_a_path_in_the_place_of_an_upload_is_refused(server):
     address, folder = server
     for place in ("/etc/passwd", f"{folder}/secret.txt"):
-        event = {"data": [{"path": place, "meta": {"_type": "gradio.FileData"}}], "fn_index": 0, "session_hash": "s"}
-        request = urllib.request.Request(
-            f"{address}/gradio_api/queue/join", json.dumps(event).encode(), {"content-type": "application/json"}
-        )
-        with urllib.request.urlopen(request, timeout=30) as response:
-            assert "event_id" in json.load(response)
+        status, body = post(f"{address}/gradio_api/queue/join", event_with(place))
+        assert status == 200
+        assert b"event_id" in body
         with urllib.request.urlopen(f"{address}/gradio_api/queue/data?session_hash=s", timeout=60) as stream:
             messages = [json.loads(line[5:]) for line in stream if line.startswith(b"data:")]
         (done,) = [message for message in messages if message["msg"] == "process_completed"]

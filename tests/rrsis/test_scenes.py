@@ -12,9 +12,10 @@ import torch
 from PIL import Image
 from red_detector import RedDetector
 
-for package in ("rasterio", "pyproj", "shapely"):
+for package in ("rasterio", "pyproj", "shapely", "pyogrio"):
     pytest.importorskip(package, reason="the extra [geo] is not installed")
 
+import pyogrio
 import rasterio
 from scene_files import TRANSFORM, noise, write_scene
 
@@ -333,6 +334,17 @@ def test_command_line_writes_one_folder_a_scene(tiny_run, scene, tmp_path, capsy
     assert sorted(path.name for path in (out / "harbour").iterdir()) == numbered + polygons
 
 
+def test_command_line_writes_a_geopackage(tiny_run, scene, tmp_path, capsys):
+    assert command(tiny_run, scene, "--out", tmp_path, "--polygons", "ships.gpkg") == 0
+    assert f"{tmp_path / 'harbour' / 'ships.gpkg'}" in capsys.readouterr().out
+    about, _, _, columns = pyogrio.raw.read(tmp_path / "harbour" / "ships.gpkg")
+    summary = json.loads((tmp_path / "harbour" / "summary.json").read_text())
+    (found,) = summary["expressions"]
+    assert about["crs"] == "EPSG:32633"
+    assert sum(columns[list(about["fields"]).index("area_px")]) == found["area_px"] == 150 * 200
+    assert not (tmp_path / "harbour" / "polygons.geojson").exists()
+
+
 def test_one_bad_scene_is_reported_and_the_rest_goes_on(tiny_run, scene, tmp_path, capsys):
     damaged = write_scene(tmp_path / "in" / "damaged.tif", noise(300, 300, seed=1), compress="deflate")
     damaged.write_bytes(damaged.read_bytes()[:2000])
@@ -358,6 +370,9 @@ def test_one_bad_scene_is_reported_and_the_rest_goes_on(tiny_run, scene, tmp_pat
         (["SCENE", "--window", "0"], "window: got 0"),
         (["SCENE", "--overlap", "100"], "overlap: got 100, expected at most half of window, 64"),
         (["SCENE", "--percentiles", "98", "2"], "percentiles: got 98.0 and 2.0"),
+        (["SCENE", "--polygons", "a.shp"], "polygons: got 'a.shp', expected a name that ends in .geojson or .gpkg"),
+        (["SCENE", "--polygons", "in/a.gpkg"], "polygons: got 'in/a.gpkg', expected a name without a folder"),
+        (["--image", "a.png", "--polygons", "a.gpkg"], "polygons: got a.gpkg, expected it only with scenes"),
         (["SCENE", "SCENE"], "would both write to"),
         (["SCENE", "--out", "SCENE"], "is a file, expected a folder"),
         (["SCENE", "--expression", "?"], "expression: got '?'"),

@@ -1,6 +1,7 @@
 """Writes SynthRRSIS in a published layout: ``python -m rrsis.data.synthetic --layout refsegrs --out DIR``.
 
-``python -m rrsis.data.synthetic --preview grid.png`` makes a picture of it instead.
+``python -m rrsis.data.synthetic --preview grid.png`` makes a picture of it instead, and
+``python -m rrsis.data.synthetic --geotiff scene.tif --size 1024`` a georeferenced scene to try `rrsis.predict` on.
 """
 
 from __future__ import annotations
@@ -16,6 +17,9 @@ from .config import CONFIGS, SynthConfig
 from .dataset import NUM_SCENES, SynthRRSIS
 from .preview import preview
 
+GEOTIFF_SIZE = 1024
+"""Side of a GeoTIFF in pixels where nothing else is asked for."""
+
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
@@ -24,12 +28,18 @@ def _parser() -> argparse.ArgumentParser:
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--layout", choices=list(LAYOUTS), help="published layout to write")
     what.add_argument("--preview", metavar="FILE", help="make a picture of 4 x 4 training scenes")
+    what.add_argument("--geotiff", metavar="FILE", help="make a georeferenced scene of test scenes side by side")
     parser.add_argument("--out", help="folder to write the layout to; must not exist yet or be empty")
     for split in SPLITS:
         parser.add_argument(
             f"--num_{split}", type=int, default=NUM_SCENES[split], help=f"scenes for {split} (default: %(default)s)"
         )
-    parser.add_argument("--size", type=int, default=None, help="side of the images in pixels (default: the config's)")
+    parser.add_argument(
+        "--size",
+        type=int,
+        default=None,
+        help=f"side of the images in pixels (default: the config's); of the whole GeoTIFF (default: {GEOTIFF_SIZE})",
+    )
     parser.add_argument("--seed", type=int, default=0, help="seed of the data set (default: %(default)s)")
     parser.add_argument("--config", default="default", choices=list(CONFIGS), help="difficulty (default: %(default)s)")
     return parser
@@ -40,6 +50,25 @@ def _preview(options: argparse.Namespace, config: SynthConfig) -> str:
     with atomic_write(options.preview) as path:
         grid.save(path)
     return f"wrote {options.preview}"
+
+
+def _geotiff(options: argparse.Namespace) -> str:
+    try:
+        from .geotiff import CRS, PIXEL_METRES, write_geotiff
+    except ImportError as error:
+        raise ValueError(f"geotiff: needs packages that are not here ({error}): pip install 'rrsis[geo]'") from error
+    size = GEOTIFF_SIZE if options.size is None else options.size
+    objects = write_geotiff(options.geotiff, size, options.seed, SynthConfig.named(options.config))
+    counts = ", ".join(f"{name} {count}" for name, count in objects.most_common())
+    return f"wrote {options.geotiff}: {size} × {size} pixels of {PIXEL_METRES:g} m, {CRS}\nit shows {counts}"
+
+
+def _make(options: argparse.Namespace) -> str:
+    if options.geotiff:
+        return _geotiff(options)
+    changes = {} if options.size is None else {"image_size": options.size}
+    config = SynthConfig.named(options.config, **changes)
+    return _preview(options, config) if options.preview else _layout(options, config)
 
 
 def _layout(options: argparse.Namespace, config: SynthConfig) -> str:
@@ -59,9 +88,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command; returns its exit status."""
     options = _parser().parse_args(arguments)
     try:
-        changes = {} if options.size is None else {"image_size": options.size}
-        config = SynthConfig.named(options.config, **changes)
-        print(_preview(options, config) if options.preview else _layout(options, config))
+        print(_make(options))
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
