@@ -83,7 +83,7 @@ def _let_fusion_matter(model: nn.Module) -> None:
             if name.endswith(("vision_param", "text_param")):
                 parameter.fill_(1.0)
             elif "bbox_embed" in name and name.endswith("layers.2.weight"):
-                parameter.normal_(std=0.02)
+                parameter.normal_(std=1.0)
 
 
 def _tokenizer() -> BertTokenizer:
