@@ -1,15 +1,14 @@
 """What the documentation's site needs beyond MkDocs: pages that lie outside docs/, and links that leave it.
 
 Every document is written for the repository: its links are paths from its own folder, and tests/test_readme.py follows
-them. On the site README is the home page and some more documents are pages too; links between pages lead to pages. A link
-to any other file leads to ``extra.source_url`` of mkdocs.yml, the address under which the repository's files can be
-read; where that is not set, the link's text stays and the file's path stands beside it as code.
+them. On the site README is the home page and some more documents are pages too; links between pages lead to pages. A
+link to any other file leads to ``extra.source_url`` of mkdocs.yml, the address under which the repository's files can
+be read; where that is not set, the link's text stays and the file's path stands beside it as code.
 """
 
 from __future__ import annotations
 
 import posixpath
-import re
 from pathlib import Path
 from urllib.parse import urlsplit
 from xml.etree.ElementTree import Element
@@ -21,7 +20,6 @@ from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.exceptions import PluginError
 from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
-from mkdocs.utils import get_relative_url
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -103,7 +101,7 @@ def _as_text(link: Element, path: str) -> None:
 class _LinksExtension(Extension):
     """Brings `_Links` into MkDocs' Markdown."""
 
-    def extendMarkdown(self, md: Markdown) -> None:  # noqa: N802 (Markdown's name)
+    def extendMarkdown(self, md: Markdown) -> None:
         md.treeprocessors.register(_links, "repository_links", _PRIORITY)
 
 
