@@ -1,4 +1,4 @@
-"""docs/tutorial.ipynb runs from top to bottom, learns its eight scenes and shows them; its outputs are not committed."""
+"""docs/tutorial.ipynb runs from top to bottom, learns its scenes and shows them; its outputs are not committed."""
 
 import re
 from pathlib import Path
