@@ -37,12 +37,14 @@ class Result(NamedTuple):
 
     Attributes:
         seconds: of each round.
+        cpu_seconds: of each round, over all threads; other work on the machine hardly changes them.
         peak: extra memory of one call, the weights not among it.
         logits: (queries, text places) float32; -inf where the text has no token.
         boxes: (queries, 4) float32: centre, width, height as shares of the image.
     """
 
     seconds: list[float]
+    cpu_seconds: list[float]
     peak: Peak
     logits: Tensor
     boxes: Tensor
@@ -82,6 +84,7 @@ def compare(model: nn.Module, inputs: dict[str, Tensor], rounds: int) -> dict[st
     """
     call: Callable[[], Any] = lambda: model(**inputs)  # noqa: E731
     seconds: dict[str, list[float]] = {name: [] for name in VARIANTS}
+    cpu_seconds: dict[str, list[float]] = {name: [] for name in VARIANTS}
     outputs, peaks = {}, {}
     with torch.inference_mode():
         for name, switch in VARIANTS.items():
@@ -91,12 +94,15 @@ def compare(model: nn.Module, inputs: dict[str, Tensor], rounds: int) -> dict[st
         for _ in tqdm(range(rounds), desc="rounds", file=sys.stderr):
             for name, switch in VARIANTS.items():
                 switch(model)
-                start = time.perf_counter()
+                start, cpu_start = time.perf_counter(), time.process_time()
                 call()
                 seconds[name].append(time.perf_counter() - start)
+                cpu_seconds[name].append(time.process_time() - cpu_start)
     restore(model)
     return {
-        name: Result(seconds[name], peaks[name], outputs[name].logits[0], outputs[name].pred_boxes[0])
+        name: Result(
+            seconds[name], cpu_seconds[name], peaks[name], outputs[name].logits[0], outputs[name].pred_boxes[0]
+        )
         for name in VARIANTS
     }
 
@@ -116,12 +122,13 @@ def report(model: nn.Module, inputs: dict[str, Tensor], results: dict[str, Resul
     lines = [
         f"{type(model).__name__}, {weights}; image {height} x {width}, {inputs['input_ids'].shape[1]} tokens, fp32, "
         f"{torch.get_num_threads()} thread(s)",
-        f"{'':<14}{'median ms':>12}{'least ms':>12}{'rounds':>8}{'peak extra MiB':>16}",
+        f"{'':<14}{'median ms':>12}{'least ms':>12}{'CPU ms':>12}{'rounds':>8}{'peak extra MiB':>16}",
     ]
     for name, result in results.items():
         memory = f"{result.peak.mib:.0f}" if result.peak.mib is not None else "unknown"
-        median, least = 1e3 * statistics.median(result.seconds), 1e3 * min(result.seconds)
-        lines.append(f"{name:<14}{median:>12.1f}{least:>12.1f}{len(result.seconds):>8}{memory:>16}")
+        times = statistics.median(result.seconds), min(result.seconds), statistics.median(result.cpu_seconds)
+        columns = "".join(f"{1e3 * each:>12.1f}" for each in times)
+        lines.append(f"{name:<14}{columns}{len(result.seconds):>8}{memory:>16}")
     lines += {result.peak.reason for result in results.values() if result.peak.mib is None}
     shipped, ours = results.values()
     span = shipped.logits[shipped.logits.isfinite()].abs().max().item()

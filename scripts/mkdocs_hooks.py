@@ -9,6 +9,7 @@ be read; where that is not set, the link's text stays and the file's path stands
 from __future__ import annotations
 
 import posixpath
+import re
 from pathlib import Path
 from urllib.parse import urlsplit
 from xml.etree.ElementTree import Element
@@ -34,6 +35,8 @@ OUTSIDE = {
 
 _PRIORITY = 5
 """After the text's inline marks have become elements (20), before MkDocs checks the links (0)."""
+
+_NO_ELEMENT = re.compile(r"<(?!/?[A-Za-z][\w-]*[\s/>]|!)[^>]{0,40}")
 
 
 def site_path(path: str) -> str | None:
@@ -126,3 +129,15 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
     """Notes whose links are turned next."""
     _links.page = page.file.src_uri
     return markdown
+
+
+def on_page_content(html: str, page: Page, config: MkDocsConfig, files: Files) -> str:
+    """Refuses what Markdown took for an HTML element and a browser would not show, such as <key[h], pixel>.
+
+    Raises:
+        PluginError: there is such text on the page.
+    """
+    lost = None if page.file.src_uri.endswith(".ipynb") else _NO_ELEMENT.search(html)  # these bring scripts
+    if lost:
+        raise PluginError(f"{page.file.src_uri}: {lost[0]!r} is taken for an HTML element; put it between backticks")
+    return html
