@@ -10,13 +10,13 @@ clone of the repository (`pip install -e .`), whose benchmarks/ knows how to mea
 from __future__ import annotations
 
 import argparse
+import functools
 import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from PIL import Image
@@ -82,7 +82,7 @@ def compare(model: nn.Module, inputs: dict[str, Tensor], rounds: int) -> dict[st
     Returns:
         By the names of `VARIANTS`.
     """
-    call: Callable[[], Any] = lambda: model(**inputs)  # noqa: E731
+    call = functools.partial(model, **inputs)
     seconds: dict[str, list[float]] = {name: [] for name in VARIANTS}
     cpu_seconds: dict[str, list[float]] = {name: [] for name in VARIANTS}
     outputs, peaks = {}, {}
@@ -118,7 +118,11 @@ def largest_difference(one: Tensor, other: Tensor) -> float:
 def report(model: nn.Module, inputs: dict[str, Tensor], results: dict[str, Result]) -> str:
     """The results as text."""
     height, width = inputs["pixel_values"].shape[-2:]
-    weights = "RANDOM weights: it detects nothing" if getattr(model.config, "random_weights", False) else "its weights"
+    weights = (
+        "RANDOM weights: it detects nothing"
+        if getattr(model.config, "random_weights", False)
+        else "the folder's weights"
+    )
     lines = [
         f"{type(model).__name__}, {weights}; image {height} x {width}, {inputs['input_ids'].shape[1]} tokens, fp32, "
         f"{torch.get_num_threads()} thread(s)",

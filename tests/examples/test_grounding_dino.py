@@ -2,11 +2,13 @@
 
 import importlib
 import re
+import shutil
 import sys
 from pathlib import Path
 
 import pytest
 import torch
+import transformers
 from PIL import Image
 
 pytest.importorskip("transformers.models.grounding_dino.modeling_grounding_dino", exc_type=ImportError)
@@ -68,6 +70,17 @@ def test_the_model_ends_as_shipped_and_boxes_and_logits_hang_on_the_fusion(examp
     unfused = example.compare(model, inputs, rounds=1)["transformers"]
     assert example.largest_difference(shipped.logits, unfused.logits) > 0.1
     assert example.largest_difference(shipped.boxes, unfused.boxes) > 1e-3
+
+
+def test_an_mm_grounding_dino_is_compared_too(example, folder, image, tmp_path):
+    small = importlib.import_module("random_grounding_dino").small_options()
+    mm_model = transformers.MMGroundingDinoForObjectDetection(transformers.MMGroundingDinoConfig(**small))
+    shutil.copytree(folder, tmp_path / "mm")
+    mm_model.save_pretrained(tmp_path / "mm")
+    model, inputs = example.load(tmp_path / "mm", image, TEXT)
+    results = example.compare(model, inputs, rounds=1)
+    assert type(model) is type(mm_model)
+    assert example.largest_difference(*(result.logits for result in results.values())) < 1e-3
 
 
 def test_masked_places_of_the_text_must_be_the_same(example):
