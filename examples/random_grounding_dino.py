@@ -21,7 +21,7 @@ import rrsis._torchvision  # noqa: F401 (what transformers loads below imports t
 from rrsis.io import replace_folder
 
 SIZES = ("full", "small")
-"""transformers' defaults, by its documentation much like IDEA-Research/grounding-dino-tiny; one that runs in a moment."""
+"""transformers' defaults, by its documentation much like IDEA-Research/grounding-dino-tiny; one that runs at once."""
 
 _BERT_IDS = {"[PAD]": 0, "[UNK]": 100, "[CLS]": 101, "[SEP]": 102, "[MASK]": 103, ".": 1012, "?": 1029}
 """The ids of bert-base-uncased that Grounding DINO has in its code: it separates phrases at them."""
