@@ -17,7 +17,7 @@ ARCHITECTURES = {"btdnet": "BTDNetForReferringSegmentation", "lavt": "LAVTForRef
 class BTDNetConfig(PreTrainedConfig):
     """Everything that fixes the architecture and the loss of BTDNet.
 
-    Args:
+    Attributes:
         architecture: "btdnet", or "lavt" for the baseline of `rrsis.lavt`, which has none of BTDNet's three parts.
         lavt_positions: let the baseline's pixels ask the words with their place in the image, as BTDNet's do.
         image_size: side of the square input, in pixels.

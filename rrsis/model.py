@@ -78,10 +78,8 @@ class BTDNetPreTrainedModel(PreTrainedModel):
 class ReferringModel(BTDNetPreTrainedModel):
     """What all models of referring segmentation here share: an image and an expression in, a mask's logits out.
 
-    A subclass has an `encoder` and says how it predicts (`decode`) and what it is trained on (`add_losses`).
-
-    Args:
-        config: the architecture and the loss.
+    A subclass is made from a `BTDNetConfig`, has an `encoder` and says how it predicts (`decode`) and what it is
+    trained on (`add_losses`).
     """
 
     def decode(self, pixel_values: Tensor, encoded: EncoderOutput, token_mask: Tensor) -> tuple[BTDNetOutput, Any]:

@@ -54,7 +54,7 @@ def bidirectional_spatial_correlation(
     *,
     direction: str = "both",
 ) -> BidirectionalSpatialCorrelation:
-    """S[h,l,n] = <key[h,l], pixel[n]> + bias[h,l]; paint and pool are its two softmaxes.
+    """`S[h,l,n] = <key[h,l], pixel[n]> + bias[h,l]`; paint and pool are its two softmaxes.
 
     See `rrsis_kernels.bidirectional_spatial_correlation` for arguments and result.
     """

@@ -32,7 +32,7 @@ class Reference:
     """One expression of RRSIS-D.
 
     Attributes:
-        sample_id: "<ref_id>-<number of the sentence>".
+        sample_id: `<ref_id>-<number of the sentence>`.
         expression: The sentence.
         annotation: The annotation of its object.
         file_name: Name of the image file.

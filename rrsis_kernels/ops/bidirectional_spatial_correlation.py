@@ -28,7 +28,7 @@ def bidirectional_spatial_correlation(
 ) -> BidirectionalSpatialCorrelation:
     """Lets pixels gather from tokens and tokens from pixels, in one pass over one score matrix.
 
-    With S[h,l,n] = <keys[h,l], pixels[n]> + key_bias[h,l]::
+    With `S[h,l,n] = <keys[h,l], pixels[n]> + key_bias[h,l]`:
 
         painted[n]     = Σ_h Σ_l softmax_l(S[h,:,n])[l] · values[h,l]
         pooled[h,l]    = Σ_n softmax_n(S[h,l,:])[n] · pixels[n]

@@ -17,9 +17,9 @@ NAME = "masked_cosine_loss"
 def masked_cosine_loss(prediction: Tensor, target: Tensor, mask: Tensor) -> Tensor:
     """Mean of 1 − cos(prediction, target) over the masked rows of each sample.
 
-    cos = <x, y> / (max(|x|, ε) · max(|y|, ε)) with ε = 1e-8. A sample without a masked row gives 0 with zero gradients.
-    Differentiable in both inputs; detach the target where it is one. This is the score of this project's reading of
-    D-MOLS in BTDNet (arXiv 2502.08486).
+    `cos = <x, y> / (max(|x|, ε) · max(|y|, ε))` with ε = 1e-8. A sample without a masked row gives 0 with zero
+    gradients. Differentiable in both inputs; detach the target where it is one. This is the score of this project's
+    reading of D-MOLS in BTDNet (arXiv 2502.08486).
 
     Args:
         prediction: (B, N, C) fp32, bf16, fp16 or fp64.

@@ -24,8 +24,6 @@ def twin_stream_attention(
 ) -> TwinStreamAttention:
     """Lets two sets of queries gather from the pixels, one drawn to where the gate is high, one to where it is low.
 
-    ::
-
         target[h,k]     = Σ_n softmax_n(<target_queries[h,k], pixels[n]> + log σ(gate[n])) · pixels[n]
         background[h,k] = Σ_n softmax_n(<background_queries[h,k], pixels[n]> + log σ(−gate[n])) · pixels[n]
 
