@@ -1,7 +1,7 @@
-"""`python -m rrsis.ablate`: trains BTDNet without each of its parts, and a baseline; or diagnoses one run.
+"""`python -m rrsis.ablate`: trains BTDNet without each of its parts, and a baseline; or diagnoses runs.
 
     python -m rrsis.ablate --out runs/ablation --seeds 0 1 2 --max_steps 1300 --jobs 2
-    python -m rrsis.ablate --diagnose RUN
+    python -m rrsis.ablate --diagnose RUN [RUN ...]
 
 Every variant is trained by `rrsis.train` with equal budget on SynthRRSIS at a difficulty where parts can differ, each
 in a process of its own. A run that is complete is not repeated, so that an interrupted ablation goes on where it was.
@@ -25,7 +25,7 @@ from transformers import HfArgumentParser
 from rrsis.comparison import Run, read_runs, render_comparison, save_comparison
 from rrsis.data import DATASETS, build_dataset
 from rrsis.data.synthetic.config import CONFIGS
-from rrsis.diagnose import diagnose_run
+from rrsis.diagnose import diagnose_run, render_diagnoses, trained_difficulty
 from rrsis.evaluate import load_run, provenance
 from rrsis.io import atomic_write
 from rrsis.selection import selection_rate
@@ -49,8 +49,8 @@ VARIANTS: dict[str, dict[str, Any]] = {
 class AblateArguments:
     """Command line of `python -m rrsis.ablate`."""
 
-    diagnose: str | None = field(
-        default=None, metadata={"help": "Run folder of rrsis.train to diagnose, instead of training anything."}
+    diagnose: list[str] = field(
+        default_factory=list, metadata={"help": "Run folders of rrsis.train to diagnose, instead of training anything."}
     )
     out: str = field(default="runs/ablation", metadata={"help": "Where the runs and the comparison go."})
     variants: list[str] = field(
@@ -58,7 +58,9 @@ class AblateArguments:
     )
     seeds: list[int] = field(default_factory=lambda: [0, 1, 2], metadata={"help": "One run of each variant a seed."})
     max_steps: int = field(default=1300, metadata={"help": "Steps of each run."})
-    difficulty: str = field(default="hard", metadata={"choices": list(CONFIGS), "help": "Of SynthRRSIS."})
+    difficulty: str = field(
+        default="hard", metadata={"choices": list(CONFIGS), "help": "Of SynthRRSIS. Runs are diagnosed on their own."}
+    )
     train_scenes: int = field(default=4000, metadata={"help": "Scenes to train on."})
     val_scenes: int = field(default=60, metadata={"help": "Scenes that choose the best weights."})
     test_scenes: int = field(default=250, metadata={"help": "Held-out scenes."})
@@ -192,15 +194,21 @@ def ablate(arguments: AblateArguments) -> Path:
     return budget
 
 
+def diagnose_all(arguments: AblateArguments) -> str:
+    """Diagnoses runs, each on what it was trained on, and returns one table of them all."""
+    diagnoses = []
+    for folder in arguments.diagnose:
+        options = {"config": trained_difficulty(folder)} if arguments.dataset == "synthetic" else {}
+        dataset = build_dataset(arguments.dataset, arguments.split, root=arguments.data_root, **options)
+        diagnoses.append(diagnose_run(folder, dataset, arguments.batch_size, arguments.device))
+    return f"{render_diagnoses(diagnoses)}\nwritten: diagnosis.json in each run folder"
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     """The command line."""
     (arguments,) = HfArgumentParser(AblateArguments, prog="python -m rrsis.ablate").parse_args_into_dataclasses(argv)
     try:
-        if arguments.diagnose is None:
-            print(f"written: {ablate(arguments)}")
-            return
-        dataset = build_dataset(arguments.dataset, arguments.split, root=arguments.data_root)
-        print(f"written: {diagnose_run(arguments.diagnose, dataset, arguments.batch_size, arguments.device)}")
+        print(diagnose_all(arguments) if arguments.diagnose else f"written: {ablate(arguments)}")
     except (ValueError, OSError, RuntimeError) as error:
         sys.exit(f"rrsis.ablate: {error}")
 

@@ -1,4 +1,4 @@
-"""What each moving part of a trained model is worth to it: `python -m rrsis.ablate --diagnose RUN`.
+"""What each moving part of a trained model is worth to it: `python -m rrsis.ablate --diagnose RUN [RUN …]`.
 
 A part that can be zeroed without loss is one that training has learned to go round. Weights stay as they are; one part
 at a time is silenced and the same expressions are scored again.
@@ -146,25 +146,47 @@ def diagnose(
     }
 
 
-def render_diagnosis(diagnosis: dict[str, Any]) -> str:
-    """The diagnosis as a table, in points of mIoU."""
+def render_diagnoses(diagnoses: Sequence[dict[str, Any]]) -> str:
+    """Diagnoses of equal models as one table, in points of mIoU; of several, mean ± sample standard deviation.
+
+    Args:
+        diagnoses: from `diagnose`, one or more, of models with as many layers.
+    """
+
+    def points(values: Sequence[float], sign: str = "") -> str:
+        mean = f"{100 * np.mean(values):{sign}7.2f}"
+        return mean if len(values) == 1 else f"{mean} ± {100 * np.std(values, ddof=1):.2f}"
+
+    def counts(name: str) -> str:
+        return ", ".join(str(diagnosis[name]) for diagnosis in diagnoses)
+
+    first = diagnoses[0]
+    runs = f"{len(diagnoses)} runs, " if len(diagnoses) > 1 else ""
     lines = [
-        f"{diagnosis['num_expressions']} expressions, protocol {diagnosis['protocol']}, mIoU in points",
-        f"  as trained                {100 * diagnosis['mIoU']:6.2f}",
+        f"{runs}{first['num_expressions']} expressions, protocol {first['protocol']}, mIoU in points",
+        f"  as trained               {points([diagnosis['mIoU'] for diagnosis in diagnoses])}",
     ]
+    layers = zip(*(diagnosis["mIoU_after_layer"] for diagnosis in diagnoses), strict=True)
+    lines += [f"  after layer {index + 1:<2}           {points(scores)}" for index, scores in enumerate(layers)]
     lines += [
-        f"  after layer {index + 1:<2}            {100 * score:6.2f}"
-        for index, score in enumerate(diagnosis["mIoU_after_layer"])
+        f"  without {part:<17}{points([-diagnosis['cost'][part] for diagnosis in diagnoses], '+')}"
+        for part in first["cost"]
     ]
-    lines += [f"  without {part:<17} {-100 * cost:+7.2f}" for part, cost in diagnosis["cost"].items()]
-    lines.append(f"  first layer to last: {diagnosis['mended']} choices mended, {diagnosis['broken']} broken (IoU 0.5)")
+    lines.append(f"  first layer to last: choices mended {counts('mended')}; broken {counts('broken')} (IoU 0.5)")
     return "\n".join(lines)
+
+
+def trained_difficulty(folder: str | os.PathLike[str]) -> str:
+    """The difficulty of SynthRRSIS that a run was trained on, by its metrics.json; "default" where it does not say."""
+    path = Path(folder) / "metrics.json"
+    facts = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    return facts.get("arguments", {}).get("difficulty", "default")
 
 
 def diagnose_run(
     folder: str | os.PathLike[str], dataset: ReferringDataset, batch_size: int = 50, device: str = "auto"
-) -> Path:
-    """Diagnoses a run folder: prints the table and writes `diagnosis.json` there.
+) -> dict[str, Any]:
+    """Diagnoses a run folder and writes `diagnosis.json` there.
 
     Args:
         folder: as rrsis.train leaves it; a BTDNet.
@@ -173,7 +195,7 @@ def diagnose_run(
         device: a torch device, or "auto".
 
     Returns:
-        The file.
+        What `diagnose` returns.
 
     Raises:
         FileNotFoundError: the folder or one of its files is not there.
@@ -189,5 +211,4 @@ def diagnose_run(
     path = Path(folder) / "diagnosis.json"
     with atomic_write(path) as temporary:
         temporary.write_text(json.dumps(facts, indent=2) + "\n")
-    print(render_diagnosis(diagnosis))
-    return path
+    return diagnosis

@@ -7,7 +7,7 @@ import torch
 
 from rrsis.ablate import main
 from rrsis.data import build_dataset
-from rrsis.diagnose import PARTS, diagnose, layer_ious, render_diagnosis, silence
+from rrsis.diagnose import PARTS, diagnose, layer_ious, render_diagnoses, silence, trained_difficulty
 from rrsis.evaluate import evaluate_model, load_run
 
 
@@ -72,8 +72,23 @@ def test_diagnosis_adds_up(run, dataset):
     diagnosis = diagnose(*run, dataset)
     assert diagnosis["mIoU_after_layer"][-1] == diagnosis["mIoU"]
     assert set(diagnosis["cost"]) == set(PARTS)
-    text = render_diagnosis(diagnosis)
+    text = render_diagnoses([diagnosis])
     assert all(part in text for part in PARTS)
+    assert "±" not in text
+
+
+def test_several_diagnoses_become_mean_and_deviation(run, dataset):
+    diagnosis = diagnose(*run, dataset)
+    costlier = {part: cost + 0.02 for part, cost in diagnosis["cost"].items()}
+    text = render_diagnoses([diagnosis, {**diagnosis, "cost": costlier, "broken": 77}])
+    assert f"without gate             {-100 * diagnosis['cost']['gate'] - 1:+7.2f} ± 1.41" in text
+    assert f"broken {diagnosis['broken']}, 77" in text
+
+
+def test_a_run_is_diagnosed_on_what_it_was_trained_on(tmp_path):
+    assert trained_difficulty(tmp_path) == "default"
+    (tmp_path / "metrics.json").write_text(json.dumps({"arguments": {"difficulty": "hard"}}))
+    assert trained_difficulty(tmp_path) == "hard"
 
 
 def test_command_line(tiny_run, capsys, monkeypatch, dataset):
