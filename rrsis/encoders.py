@@ -59,6 +59,8 @@ class StagedBackbone(nn.Module):
         model = name if isinstance(name, nn.Module) else make_timm_model(name, image_size, **kwargs)
         try:
             found = find_stages(model)
+            if any(width % 4 for width in found.channels):  # `sine_positions`
+                raise UnsuitedError(f"its stages have {found.channels} channels, due are multiples of 4")
         except UnsuitedError as error:
             called = name if isinstance(name, str) else type(name).__name__
             places = ", ".join(f"1/{stride}" for stride in STRIDES)

@@ -61,6 +61,7 @@ def test_a_model_with_any_backbone_learns_and_comes_back(micro_config, micro_bat
         ("vit_tiny_patch16_224", {"depth": 1}, "got 'vit_tiny_patch16_224': its features are at strides \\[16\\]"),
         ("nest_tiny_jx", {}, "got 'nest_tiny_jx': its features are at strides \\[4, 8, 16\\]"),
         ("coat_lite_tiny", {}, "no module takes what patch_embed1 returns as it is, on the way to serial_blocks1"),
+        ("rexnet_100", {}, r"stages have \[38, 61, 128, 185\] channels, due are multiples of 4"),
         ("efficientformer_l1", {}, r"stages.3 returns \[1, 49, 448\], due is \[1, 448, 7, 7\]"),
         ("no_such_model", {}, "backbone must be the name of a timm model .*; got 'no_such_model'"),
         ("resnet18", {"window_size": 4}, "backbone resnet18 cannot be made with backbone_kwargs {'window_size': 4}: "),
@@ -90,7 +91,7 @@ class Chain(torch.nn.Module):
     def __init__(self, between):
         super().__init__()
         self.stem = torch.nn.Conv2d(3, 4, 2, stride=2)
-        # With a module of which a copy of its input comes out, and one that hands on the very tensor it was given.
+        # What the ReLU returns is the very tensor that it was given.
         self.stages = torch.nn.ModuleList(
             torch.nn.Sequential(torch.nn.Conv2d(4, 4, 2, stride=2), torch.nn.ReLU(inplace=True)) for _ in range(4)
         )
@@ -103,16 +104,13 @@ class Chain(torch.nn.Module):
         return state
 
 
-def test_a_module_between_stages_belongs_to_the_next_one():
+def test_stages_that_follow_each_other_are_found():
     stages = find_stages(Chain(lambda state: state))
     assert stages == (["stem"], [["stages.0"], ["stages.1"], ["stages.2"], ["stages.3"]], [4] * 4)
 
-    class Down(Chain):
-        def __init__(self):
-            super().__init__(None)
-            self.between = torch.nn.Identity()
 
-    assert find_stages(Down()).stages[1] == ["stages.1"], "what is handed on as it is needs no module"
+def test_a_module_between_stages_belongs_to_the_next_one():
+    assert find_stages(Chain(torch.nn.Conv2d(4, 4, 1))).stages[1] == ["between", "stages.1"]
 
 
 @pytest.mark.parametrize("between", [lambda state: state + 1, lambda state: state.add_(1), lambda state: state[:, :]])
