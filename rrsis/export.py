@@ -359,7 +359,7 @@ def run(arguments: argparse.Namespace) -> dict[str, str]:
         export_onnx.check_installed()
         if arguments.device != "cpu":
             raise ValueError(
-                f"device: got {arguments.device!r}, ONNX is written on the cpu and runs where its runtime does"
+                f"device: got {arguments.device!r}, expected cpu for .onnx, which runs where its runtime does"
             )
     else:
         _check_compiler()
