@@ -58,7 +58,7 @@ class StagedBackbone(nn.Module):
         super().__init__()
         model = name if isinstance(name, nn.Module) else make_timm_model(name, image_size, **kwargs)
         try:
-            found = find_stages(model)
+            found = find_stages(model, image_size)
             if any(width % 4 for width in found.channels):  # `sine_positions`
                 raise UnsuitedError(f"its stages have {found.channels} channels, due are multiples of 4")
         except UnsuitedError as error:
@@ -110,9 +110,12 @@ class StagedBackbone(nn.Module):
         return self._to_channels_last(features)
 
     def _run(self, stage: nn.Module, features: Tensor) -> Tensor:
-        if not self._checkpointing or any(hasattr(module, "grad_checkpointing") for module in stage.modules()):
+        switched = any(hasattr(module, "grad_checkpointing") for module in stage.modules())
+        # A module on its own that overwrites its input could not run again.
+        overwrites = [getattr(module, "inplace", False) for module in (stage, *stage.children())]
+        if not self._checkpointing or switched or overwrites[0]:
             return stage(features)
-        if isinstance(stage, nn.Sequential):  # as ResNets', which have no such switch
+        if isinstance(stage, nn.Sequential) and not any(overwrites):  # as ResNets', which have no such switch
             return checkpoint_seq(stage, features)
         return checkpoint(stage, features, use_reentrant=False)
 

@@ -7,6 +7,7 @@ handed the very tensor that the one before returned, so that running the modules
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -48,18 +49,20 @@ class _Call:
     end: int = field(default=-1)
 
 
-def find_stages(model: nn.Module) -> Stages:
+def find_stages(model: nn.Module, image_size: int | None = None) -> Stages:
     """Finds the four stages of a timm model.
 
     Args:
         model: made by `timm.create_model`; its weights are neither read nor written, and may be on the meta device.
+        image_size: side of the images, where the model itself does not say; timm's default when not given.
 
     Raises:
         UnsuitedError: when it has none that run one after the other.
     """
     ends = _stage_ends(model)
-    image, calls = _watch(model)
+    image, calls = _watch(model, image_size)
     names, position, current, version = [], 0, image, image._version
+    features: list[tuple[Tensor, int]] = []
     for end in ends:
         stage: list[str] = []
         while not stage or stage[-1] != end["module"]:
@@ -81,6 +84,10 @@ def find_stages(model: nn.Module) -> Stages:
             position, current, version = call.end, call.output, call.output_version
         _check_features(model, end, current, image)
         names.append(stage)
+        features.append((current, version))
+    for (tensor, written), end in zip(features[:-1], ends, strict=False):
+        if tensor._version != written:  # features are read again after the next stage
+            raise UnsuitedError(f"what {end['module']} returns is written over by the stage after it")
     first = names[0]
     return Stages(first[:-1], [first[-1:], *names[1:]], [end["num_chs"] for end in ends])
 
@@ -100,8 +107,12 @@ def _stage_ends(model: nn.Module) -> list[dict[str, Any]]:
     return ends
 
 
-def _watch(model: nn.Module) -> tuple[Tensor, list[_Call]]:
-    """Runs a model on an image without data; returns the image and the modules' calls, in order of their start."""
+def _watch(model: nn.Module, image_size: int | None) -> tuple[Tensor, list[_Call]]:
+    """Runs a model on an image without data; returns the image and the modules' calls, in order of their start.
+
+    Raises:
+        UnsuitedError: when it does not run.
+    """
     calls: list[_Call] = []
     running: list[_Call] = []
 
@@ -123,24 +134,31 @@ def _watch(model: nn.Module) -> tuple[Tensor, list[_Call]]:
                 lambda _, arguments, keywords, name=name: begin(name, arguments, keywords), with_kwargs=True
             )
             handles += [hook, module.register_forward_hook(lambda _, arguments, output: finish(output))]
-    training = model.training
+    training, size = model.training, _input_size(model, image_size)
     model.eval()
+    complaints = logging.getLogger("torch._subclasses.fake_tensor")  # it prints what is raised as well
+    muted, complaints.disabled = complaints.disabled, True
     try:
         with FakeTensorMode(allow_non_fake_inputs=True), torch.no_grad():
-            image = torch.empty(1, 3, *_input_size(model), device=next(model.parameters()).device)
+            image = torch.empty(1, 3, *size, device=next(model.parameters()).device)
             model.forward_features(image)
+    except (RuntimeError, AssertionError, ValueError, TypeError) as error:
+        raise UnsuitedError(f"it does not run on an image of {size[0]} x {size[1]}: {error}") from error
     finally:
+        complaints.disabled = muted
         model.train(training)
         for handle in handles:
             handle.remove()
     return image, calls
 
 
-def _input_size(model: nn.Module) -> tuple[int, int]:
-    """Height and width of the images that a model was made for."""
+def _input_size(model: nn.Module, image_size: int | None) -> tuple[int, int]:
+    """Height and width of the images that a model was made for, or shall take."""
     for module in model.modules():
         if size := getattr(module, "img_size", None):
             return (size, size) if isinstance(size, int) else tuple(size)
+    if image_size is not None:
+        return image_size, image_size
     # What takes any size takes one that all strides divide.
     height, width = (-(-side // STRIDES[-1]) * STRIDES[-1] for side in model.default_cfg["input_size"][-2:])
     return height, width

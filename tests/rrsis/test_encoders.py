@@ -119,6 +119,37 @@ def test_a_step_between_stages_that_is_no_module_is_seen(between):
         find_stages(Chain(between))
 
 
+def test_a_model_that_does_not_run_is_refused_with_its_own_words():
+    with pytest.raises(ValueError, match="it does not run on an image of 96 x 96: no such step"):
+        find_stages(Chain(_no_step), image_size=96)
+
+
+def _no_step(state):
+    raise RuntimeError("no such step")
+
+
+def test_a_stage_that_writes_over_the_features_before_it_is_seen():
+    chain = Chain(lambda state: state)
+    chain.stages[2].insert(0, torch.nn.ReLU(inplace=True))
+    with pytest.raises(ValueError, match=r"what stages.1 returns is written over by the stage after it"):
+        find_stages(chain)
+
+
+def test_gradient_checkpointing_of_stages_that_overwrite_inside_changes_nothing():
+    torch.manual_seed(0)
+    staged = StagedBackbone(Chain(torch.nn.Conv2d(4, 4, 1)))
+    found = []
+    for enable in (False, True):
+        staged.gradient_checkpointing = enable
+        state = staged.embed(torch.ones(1, 3, 64, 64))
+        for index in range(4):
+            state = staged.run_stage(index, state)
+        staged.zero_grad()
+        state.sum().backward()
+        found.append([parameter.grad.clone() for parameter in staged.parameters()])
+    assert all(map(torch.equal, *found))
+
+
 def test_looking_for_stages_leaves_a_model_as_it_was():
     model = timm.create_model("resnet18", num_classes=0, **SMALL["resnet18"]).train()
     before = {name: value.clone() for name, value in model.state_dict().items()}
