@@ -21,8 +21,9 @@ class BTDNetConfig(PreTrainedConfig):
         architecture: "btdnet", or "lavt" for the baseline of `rrsis.lavt`, which has none of BTDNet's three parts.
         lavt_positions: let the baseline's pixels ask the words with their place in the image, as BTDNet's do.
         image_size: side of the square input, in pixels.
-        backbone: name of a timm model with four stages.
-        backbone_kwargs: further arguments of `timm.create_model` (depths, widths, …).
+        backbone: name of a timm model with four stages (`rrsis.encoders.StagedBackbone` says which will do).
+        backbone_kwargs: further arguments of `timm.create_model` (depths, widths, …). `img_size` is `image_size` unless
+            it is given, for the models that are made for one size.
         text_config: a `transformers.BertConfig`, or its arguments.
         max_tokens: longest expression, in tokens, [CLS] and [SEP] included; longer ones are cut.
         bsc_num_heads: heads of BSC at each stage.
@@ -191,7 +192,8 @@ def make_config(preset: str, **overrides: Any) -> BTDNetConfig:
 
     Args:
         preset: "tiny" (128², learns from scratch on a CPU) or "base" (Swin-B 384/22k and BERT-base at 480²).
-        **overrides: fields of `BTDNetConfig` to set differently.
+        **overrides: fields of `BTDNetConfig` to set differently. Another `backbone` starts without `backbone_kwargs`:
+            the preset's are its own backbone's.
 
     Returns:
         The configuration.
@@ -201,4 +203,6 @@ def make_config(preset: str, **overrides: Any) -> BTDNetConfig:
     """
     if preset not in PRESETS:
         raise ValueError(f"preset must be one of {sorted(PRESETS)}; got {preset!r}")
+    if "backbone" in overrides:
+        overrides = {"backbone_kwargs": {}, **overrides}
     return PRESETS[preset](**overrides)

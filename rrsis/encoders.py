@@ -8,17 +8,35 @@ import timm
 import torch
 from timm.models import checkpoint_seq
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 from transformers import BertModel
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from rrsis.config import NUM_STAGES, BTDNetConfig
 from rrsis.positions import sine_positions
+from rrsis.staging import STRIDES, UnsuitedError, find_stages, is_channels_last
 from rrsis_kernels import nn as kernel_nn
 
 
-def make_timm_model(name: str, **kwargs: object) -> nn.Module:
-    """A timm model with random weights and without a classifier."""
-    return timm.create_model(name, pretrained=False, num_classes=0, **kwargs)
+def make_timm_model(name: str, image_size: int | None = None, **kwargs: object) -> nn.Module:
+    """A timm model with random weights and without a classifier.
+
+    Args:
+        name: its name in timm.
+        image_size: side of the images, for models that are made for one size; `img_size` among `kwargs` goes before.
+        **kwargs: arguments of `timm.create_model`.
+
+    Raises:
+        ValueError: when timm has no such model, or it does not take the arguments.
+    """
+    if not timm.is_model(name):  # timm itself would look for it elsewhere, on the network too
+        raise ValueError(f"backbone must be the name of a timm model (timm.list_models() has them all); got {name!r}")
+    try:
+        if image_size is not None and timm.models.get_pretrained_cfg(name).fixed_input_size:
+            kwargs = {"img_size": image_size, **kwargs}
+        return timm.create_model(name, pretrained=False, num_classes=0, **kwargs)
+    except (TypeError, RuntimeError, AssertionError) as error:
+        raise ValueError(f"backbone {name} cannot be made with backbone_kwargs {kwargs}: {error}") from error
 
 
 CORRELATION_HEAD = 0
@@ -29,34 +47,36 @@ every word to the referred object, and "left of the bridge" needs one that finds
 class StagedBackbone(nn.Module):
     """A timm backbone that runs stage by stage, so that words can enter between the stages.
 
-    Swin and SwinV2 (`patch_embed`, `layers`), ConvNeXt (`stem`, `stages`) and ResNets (`conv1`, `layer1` … `layer4`)
-    are understood. Features pass as (B, h, w, C) whatever the model's own layout.
+    Any model will do whose features at 1/4, 1/8, 1/16 and 1/32 of the image are each made of the one before alone
+    (`rrsis.staging`). Features pass as (B, h, w, C) whatever the model's own layout.
 
     Args:
         name: name of a timm model, or one that is made already, which is taken apart.
+        image_size: side of the images, for models that are made for one size.
         **kwargs: arguments of `timm.create_model`.
 
     Raises:
-        ValueError: when the model has no four stages that this class knows to run.
+        ValueError: when timm cannot make the model, or it has no four stages that run one after the other.
     """
 
-    def __init__(self, name: str | nn.Module, **kwargs: object) -> None:
+    def __init__(self, name: str | nn.Module, image_size: int | None = None, **kwargs: object) -> None:
         super().__init__()
-        model = name if isinstance(name, nn.Module) else make_timm_model(name, **kwargs)
-        if hasattr(model, "patch_embed") and hasattr(model, "layers"):
-            self.stem, stages = model.patch_embed, list(model.layers)
-        elif hasattr(model, "stem") and hasattr(model, "stages"):
-            self.stem, stages = model.stem, list(model.stages)
-        elif hasattr(model, "layer4"):
-            self.stem = nn.Sequential(model.conv1, model.bn1, model.act1, model.maxpool)
-            stages = [model.layer1, model.layer2, model.layer3, model.layer4]
-        else:
-            raise ValueError(f"backbone must be a Swin, ConvNeXt or ResNet of timm; got {name!r:.80}")
-        if len(stages) != NUM_STAGES:
-            raise ValueError(f"backbone must have {NUM_STAGES} stages; {name!r:.80} has {len(stages)}")
-        self.stages = nn.ModuleList(stages)
-        self.channels_last = getattr(model, "output_fmt", "NCHW") == "NHWC"
-        self.channels = [info["num_chs"] for info in model.feature_info][-NUM_STAGES:]
+        model = name if isinstance(name, nn.Module) else make_timm_model(name, image_size, **kwargs)
+        try:
+            found = find_stages(model, image_size)
+            if any(width % 4 for width in found.channels):  # `sine_positions`
+                raise UnsuitedError(f"its stages have {found.channels} channels, due are multiples of 4")
+        except UnsuitedError as error:
+            called = name if isinstance(name, str) else type(name).__name__
+            places = ", ".join(f"1/{stride}" for stride in STRIDES)
+            raise ValueError(
+                f"backbone must be a timm model with four stages, at {places} of the image, that run one after the "
+                f"other, as those of Swin, ConvNeXt and ResNet do; got {called!r}: {error}"
+            ) from error
+        self.stem = _joined(model, found.stem)
+        self.stages = nn.ModuleList(_joined(model, names) for names in found.stages)
+        self.channels_last = is_channels_last(model)
+        self.channels = found.channels
         self._checkpointing = False
 
     @property
@@ -67,12 +87,12 @@ class StagedBackbone(nn.Module):
     @gradient_checkpointing.setter
     def gradient_checkpointing(self, enable: bool) -> None:
         self._checkpointing = enable
-        for stage in self.stages:
-            if hasattr(stage, "grad_checkpointing"):  # timm's own switch, block by block
-                stage.grad_checkpointing = enable
+        for module in self.stages.modules():
+            if hasattr(module, "grad_checkpointing"):  # timm's own switch, block by block
+                module.grad_checkpointing = enable
 
     def accept_any_size(self) -> None:
-        """Lets a Swin take images of other sizes than it was made for; ConvNeXt and ResNets always do.
+        """Lets a Swin take images of other sizes than it was made for; convolutional models always do.
 
         Windows and shifts stay, so that images of its own size give what they gave before.
         """
@@ -91,14 +111,27 @@ class StagedBackbone(nn.Module):
         stage = self.stages[index]
         if not self.channels_last:
             features = features.permute(0, 3, 1, 2)
-        if self._checkpointing and not hasattr(stage, "grad_checkpointing"):  # ResNets' stages have no such switch
-            features = checkpoint_seq(stage, features)
-        else:
-            features = stage(features)
+        features = self._run(stage, features)
         return self._to_channels_last(features)
+
+    def _run(self, stage: nn.Module, features: Tensor) -> Tensor:
+        switched = any(hasattr(module, "grad_checkpointing") for module in stage.modules())
+        # A module on its own that overwrites its input could not run again.
+        overwrites = [getattr(module, "inplace", False) for module in (stage, *stage.children())]
+        if not self._checkpointing or switched or overwrites[0]:
+            return stage(features)
+        if isinstance(stage, nn.Sequential) and not any(overwrites):  # as ResNets', which have no such switch
+            return checkpoint_seq(stage, features)
+        return checkpoint(stage, features, use_reentrant=False)
 
     def _to_channels_last(self, features: Tensor) -> Tensor:
         return features if self.channels_last else features.permute(0, 2, 3, 1)
+
+
+def _joined(model: nn.Module, names: list[str]) -> nn.Module:
+    """One module that runs the named ones in turn; a single one stays itself, with the names of its weights."""
+    modules = [model.get_submodule(name) for name in names]
+    return modules[0] if len(modules) == 1 else nn.Sequential(*modules)
 
 
 class CorrelationStage(GradientCheckpointingLayer):
@@ -178,7 +211,7 @@ class FusedEncoder(nn.Module):
 
     def __init__(self, config: BTDNetConfig) -> None:
         super().__init__()
-        self.image = StagedBackbone(config.backbone, **config.backbone_kwargs)
+        self.image = StagedBackbone(config.backbone, config.image_size, **config.backbone_kwargs)
         self.text = BertModel(config.text_config, add_pooling_layer=False)
         self.channels = self.image.channels
         self.token_dim = config.text_config.hidden_size

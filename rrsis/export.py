@@ -1,8 +1,9 @@
-"""Makes a package that runs without Python: ``python -m rrsis.export --model RUN --out model.pt2``.
+"""Makes a file that runs without Python: ``python -m rrsis.export --model RUN --out model.pt2`` (or ``model.onnx``).
 
 torch.export traces the model in evaluation mode and AOTInductor compiles the graph into one file, which C++ loads with
 ``torch::inductor::AOTIModelPackageLoader`` (docs/serving.md, examples/serve_cpp). One package serves expressions of any
-length and images of any size within the bounds given here; the batch is fixed at one image with one expression.
+length and images of any size within the bounds given here; the batch is fixed at one image with one expression. With a
+name that ends in .onnx the graph is written as ONNX instead (`rrsis.export_onnx`), for a batch of any size.
 
 The package takes ``pixel_values`` (1, 3, H, W) float32, ``input_ids`` and ``attention_mask`` (1, L) int64, and returns
 the joint logits (1, h, w) that `rrsis.processing` turns into a mask. What a server has to know beside that is in the
@@ -27,10 +28,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from rrsis import export_onnx
 from rrsis.evaluate import load_run, provenance
 from rrsis.io import atomic_write
 from rrsis.windows import windows_of_any_size
 from rrsis_kernels import nn as kernel_nn
+from rrsis_kernels import use_backend
 from rrsis_kernels.library import NAMESPACE
 
 SIZE_MULTIPLE = 32
@@ -38,6 +41,9 @@ SIZE_MULTIPLE = 32
 
 MIN_SIZE = 2 * SIZE_MULTIPLE
 """Smallest side: with a single pixel in the coarsest stage the graph would be another one."""
+
+FORMATS = (".pt2", ".onnx")
+"""Endings of the files that can be written."""
 
 MIN_TOKENS = 2
 """Shortest expression, [CLS] and [SEP] included; one of length 1 would be another graph, too."""
@@ -171,8 +177,13 @@ def _traceable(model: nn.Module, bounds: Bounds) -> Iterator[None]:
             layer.order = order
 
 
-def trace(model: nn.Module, bounds: Bounds) -> torch.export.ExportedProgram:
+def trace(model: nn.Module, bounds: Bounds, max_batch: int = 1) -> torch.export.ExportedProgram:
     """Exports the model's inference as one graph for all sizes within the bounds.
+
+    Args:
+        model: a `rrsis.model.BTDNetForReferringSegmentation` that takes any image size.
+        bounds: from `check_bounds`.
+        max_batch: most images, each with an expression; the graph is for a single one where it is 1.
 
     Raises:
         ValueError: when the graph calls operators that only Python has.
@@ -185,8 +196,9 @@ def trace(model: nn.Module, bounds: Bounds) -> torch.export.ExportedProgram:
         for name in ("height", "width")
     )
     tokens = torch.export.Dim("tokens", min=MIN_TOKENS, max=bounds.max_tokens)
-    shapes = ({2: height, 3: width}, {1: tokens}, {1: tokens})
-    example = _example(model, (bounds.max_size, bounds.min_size), bounds.max_tokens)
+    batch = {0: torch.export.Dim("batch", min=1, max=max_batch)} if max_batch > 1 else {}
+    shapes = ({**batch, 2: height, 3: width}, {**batch, 1: tokens}, {**batch, 1: tokens})
+    example = _example(model, (bounds.max_size, bounds.min_size), bounds.max_tokens, batch=1 + len(batch))
     # Oblivious: a graph traced where a stage has several windows has to hold where it has one.
     with torch.no_grad(), _traceable(model, bounds), symbols.patch(backed_size_oblivious=True):
         program = torch.export.export(_Served(model), example, dynamic_shapes=shapes, strict=False)
@@ -202,17 +214,24 @@ def _operators(program: torch.export.ExportedProgram) -> set[str]:
     return {target.name().split(".")[0] for target in targets if isinstance(target, torch._ops.OpOverload)}
 
 
-def _example(model: nn.Module, size: tuple[int, int], tokens: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Inputs of one size, the same whenever they are asked for."""
+def _example(model: nn.Module, size: tuple[int, int], tokens: int, batch: int = 1) -> tuple[Tensor, Tensor, Tensor]:
+    """Inputs of one size, the same whenever they are asked for; a quarter of a longer expression is padding."""
     generator = torch.Generator().manual_seed(0)
-    pixels = torch.randn((1, 3, *size), generator=generator)
-    words = torch.randint(model.config.text_config.vocab_size, (1, tokens), generator=generator)
+    pixels = torch.randn((batch, 3, *size), generator=generator)
+    words = torch.randint(model.config.text_config.vocab_size, (batch, tokens), generator=generator)
+    mask = torch.ones_like(words)
+    mask[-1, tokens - tokens // 4 :] = 0
     device = next(model.parameters()).device
-    return pixels.to(device), words.to(device), torch.ones_like(words).to(device)
+    return pixels.to(device), words.to(device), mask.to(device)
 
 
 def check_package(path: str | os.PathLike[str], model: nn.Module, bounds: Bounds) -> float:
     """Compares a package with the model, at the bounds and at the configured size.
+
+    Args:
+        path: a file of one of `FORMATS`.
+        model: what it was made of.
+        bounds: what it shall take.
 
     Returns:
         The largest difference of a logit, as a share of the largest logit (of 1 at least).
@@ -220,16 +239,18 @@ def check_package(path: str | os.PathLike[str], model: nn.Module, bounds: Bounds
     Raises:
         PackageDisagreesError: when that is more than `TOLERANCE`, or the shapes differ.
     """
-    package = torch._inductor.aoti_load_package(str(path))
+    any_batch = Path(path).suffix == ".onnx"
+    package = export_onnx.load(path) if any_batch else torch._inductor.aoti_load_package(str(path))
     sides = sorted({bounds.min_size, model.config.image_size, bounds.max_size})
     worst = 0.0
     lengths = itertools.cycle((bounds.max_tokens, MIN_TOKENS, (MIN_TOKENS + bounds.max_tokens) // 2))
+    batches = itertools.cycle((2, 1) if any_batch else (1,))
     for size in itertools.product(sides, sides):
-        tokens = next(lengths)
-        inputs = _example(model, size, tokens)
+        tokens, batch = next(lengths), next(batches)
+        inputs = _example(model, size, tokens, batch)
         with torch.no_grad():
             due, got = model(*inputs).logits, package(*inputs)
-        where = f"{size[0]} x {size[1]} pixels and {tokens} tokens"
+        where = f"{batch} of {size[0]} x {size[1]} pixels and {tokens} tokens"
         if got.shape != due.shape:
             raise PackageDisagreesError(f"{where}: got logits {tuple(got.shape)}, expected {tuple(due.shape)}")
         difference = float((got - due).abs().max() / due.abs().max().clamp(min=1))
@@ -247,12 +268,12 @@ def export_model(
     *,
     threshold: float = 0.5,
 ) -> dict[str, str]:
-    """Writes a package, compiled for the device and the kind of processor that this runs on.
+    """Writes a package: ONNX, or compiled for the device and the kind of processor that this runs on.
 
     Args:
         model: a `rrsis.model.BTDNetForReferringSegmentation` in evaluation mode; it takes any image size afterwards.
         processor: its processor.
-        out: the file to write.
+        out: the file to write, of one of `FORMATS`.
         bounds: from `check_bounds`.
         threshold: probability above which a pixel belongs to the mask.
 
@@ -265,15 +286,21 @@ def export_model(
     """
     metadata = describe(model, processor, bounds, threshold)
     model.encoder.image.accept_any_size()
-    with _said("traced"):
-        program = trace(model, bounds)
+    onnx = Path(out).suffix == ".onnx"
+    # ONNX knows nothing of our operators; there they are written out in its own.
+    with _said("traced"), use_backend("reference") if onnx else contextlib.nullcontext():
+        program = trace(model, bounds, export_onnx.MAX_BATCH if onnx else 1)
     metadata["rrsis.operators"] = " ".join(sorted(name for name in _operators(program) if name.startswith(NAMESPACE)))
     # Under its own name, which the archive repeats inside, but elsewhere until it is known to agree.
     with tempfile.TemporaryDirectory() as folder:
         package = Path(folder, Path(out).name)
-        with _said("compiled"):
-            options = {"aot_inductor.metadata": metadata}
-            torch._inductor.aoti_compile_and_package(program, package_path=str(package), inductor_configs=options)
+        if onnx:
+            with _said("translated"):
+                export_onnx.write(program, package, metadata)
+        else:
+            with _said("compiled"):
+                options = {"aot_inductor.metadata": metadata}
+                torch._inductor.aoti_compile_and_package(program, package_path=str(package), inductor_configs=options)
         with _said("compared with the model"):
             difference = check_package(package, model, bounds)
         with atomic_write(out) as path:
@@ -293,13 +320,25 @@ def _said(what: str) -> Iterator[None]:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m rrsis.export", description=__doc__.split("\n")[0])
     parser.add_argument("--model", metavar="RUN", help="run folder of rrsis.train (required)")
-    parser.add_argument("--out", type=Path, default=Path("model.pt2"), help="package to write (default: model.pt2)")
+    parser.add_argument(
+        "--out", type=Path, default=Path("model.pt2"), help="file to write, .pt2 or .onnx (default: model.pt2)"
+    )
     parser.add_argument("--device", default="cpu", help="where the package shall run: cpu or cuda (default: cpu)")
     parser.add_argument("--min_size", type=int, help=f"shortest side of an image in pixels (default: {MIN_SIZE})")
     parser.add_argument("--max_size", type=int, help="longest side of an image (default: twice the model's)")
     parser.add_argument("--max_tokens", type=int, help="longest expression in tokens (default: the model's)")
     parser.add_argument("--threshold", type=float, default=0.5, help="probability above which a pixel belongs (0.5)")
     return parser
+
+
+def _check_compiler() -> None:
+    from torch._inductor.cpp_builder import get_cpp_compiler
+    from torch._inductor.exc import InvalidCxxCompiler
+
+    try:
+        get_cpp_compiler()
+    except InvalidCxxCompiler as error:
+        raise ValueError("no C++ compiler found, which AOTInductor needs (CXX names one)") from error
 
 
 def run(arguments: argparse.Namespace) -> dict[str, str]:
@@ -310,19 +349,20 @@ def run(arguments: argparse.Namespace) -> dict[str, str]:
         PackageDisagreesError: If the package does not give the model's logits.
         ValueError: If an argument is not valid.
     """
-    from torch._inductor.cpp_builder import get_cpp_compiler
-    from torch._inductor.exc import InvalidCxxCompiler
-
-    if arguments.out.suffix != ".pt2":
-        raise ValueError(f"out: got {str(arguments.out)!r}, expected a name that ends in .pt2")
+    if arguments.out.suffix not in FORMATS:
+        raise ValueError(f"out: got {str(arguments.out)!r}, expected a name that ends in {' or '.join(FORMATS)}")
     if arguments.out.is_dir():
         raise ValueError(f"out: {str(arguments.out)!r} is a folder, expected a file name")
     if not 0.0 < arguments.threshold < 1.0:
         raise ValueError(f"threshold: got {arguments.threshold}, expected a number between 0 and 1")
-    try:
-        get_cpp_compiler()
-    except InvalidCxxCompiler as error:
-        raise ValueError("no C++ compiler found, which AOTInductor needs (CXX names one)") from error
+    if arguments.out.suffix == ".onnx":
+        export_onnx.check_installed()
+        if arguments.device != "cpu":
+            raise ValueError(
+                f"device: got {arguments.device!r}, expected cpu for .onnx, which runs where its runtime does"
+            )
+    else:
+        _check_compiler()
     model, processor = load_run(arguments.model, arguments.device)
     bounds = check_bounds(model, processor, arguments.min_size, arguments.max_size, arguments.max_tokens)
     metadata = export_model(model, processor, arguments.out, bounds, threshold=arguments.threshold)

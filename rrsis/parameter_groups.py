@@ -56,10 +56,10 @@ def encoder_depths(model: BTDNetForReferringSegmentation) -> dict[str, int]:
     layers: list[list[nn.Module]] = [[image.stem]]
     for stage in image.stages:
         blocks = getattr(stage, "blocks", stage)
-        first, *others = blocks.children()
-        layers += [[first], *([block] for block in others)]
+        children = list(blocks.children()) or [stage]
+        layers += [[block] for block in children]
         if blocks is not stage:
-            layers[-len(blocks)] += [module for module in stage.children() if module is not blocks]
+            layers[-len(children)] += [module for module in stage.children() if module is not blocks]
     text_layers = [[text.embeddings], *([layer] for layer in text.encoder.layer)]
     return {**_depths(model, layers), **_depths(model, text_layers)}
 

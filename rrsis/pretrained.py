@@ -171,7 +171,7 @@ def load_backbone_weights(backbone: StagedBackbone, config: BTDNetConfig, path: 
     """
     if not Path(path).is_file():
         raise ValueError(f"backbone_weights must be a file with timm weights; got {path}")
-    donor = make_timm_model(config.backbone, **config.backbone_kwargs)
+    donor = make_timm_model(config.backbone, config.image_size, **config.backbone_kwargs)
     weights = _converted(_read_weights(path), donor, path)
     weights = {name: value for name, value in weights.items() if not name.startswith(UNUSED)}
     _require_fit(weights, donor, f"backbone_weights {path} does not fit {config.backbone}")
