@@ -29,9 +29,7 @@ class BTDNetConfig(PreTrainedConfig):
         bsc_num_heads: heads of BSC at each stage.
         bsc_embed_dims: width E of BSC's shared space at each stage.
         bsc_order: order in which BSC multiplies: "auto", "absorbed" or "projected".
-        bsc_gain: start of the per-channel gains γ_v of what is painted onto the pixels.
-        bsc_token_gain: start of the per-channel gains γ_t of what the words pool. Small beside a pretrained text
-            encoder, which it must not disturb; from scratch a small one leaves the pool direction unused.
+        bsc_gain: start of the per-channel gains γ of the fused features.
         decoder_dim: channels of the pixel decoder and of the queries.
         decoder_layers: layers of the twin-stream decoder; they cycle through 1/32, 1/16, 1/8.
         decoder_heads: attention heads in the decoder.
@@ -78,7 +76,6 @@ class BTDNetConfig(PreTrainedConfig):
     bsc_embed_dims: list | tuple = (128, 256, 512, 1024)
     bsc_order: str = "auto"
     bsc_gain: float = 0.1
-    bsc_token_gain: float = 0.1
 
     decoder_dim: int = 256
     decoder_layers: int = 6
@@ -166,7 +163,6 @@ def _tiny(**overrides: Any) -> BTDNetConfig:
             "max_tokens": 24,
             "bsc_num_heads": [4, 4, 4, 4],
             "bsc_embed_dims": [64, 64, 64, 64],
-            "bsc_token_gain": 0.5,
             "decoder_dim": 64,
             "decoder_layers": 3,
             "decoder_heads": 4,

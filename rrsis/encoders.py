@@ -160,7 +160,7 @@ class CorrelationStage(GradientCheckpointingLayer):
         self.pixel_gain = nn.Parameter(torch.full((pixel_dim,), config.bsc_gain))
         if config.use_bsc_pool:
             self.pooled_norm = nn.LayerNorm(token_dim)
-            self.token_gain = nn.Parameter(torch.full((token_dim,), config.bsc_token_gain))
+            self.token_gain = nn.Parameter(torch.full((token_dim,), config.bsc_gain))
         # The correlation map's scale and offset; at the start most of an image is not the object.
         self.map_scale = nn.Parameter(torch.ones(1))  # FSDP2 shards no scalars
         self.map_bias = nn.Parameter(torch.full((1,), -4.0))

@@ -199,7 +199,7 @@ def test_a_swin_that_accepts_any_size_gives_the_same_at_its_own():
 
 
 def test_fusion_without_gain_changes_nothing_but_still_maps(micro_config):
-    micro_config.bsc_gain = micro_config.bsc_token_gain = 0.0
+    micro_config.bsc_gain = 0.0
     stage = CorrelationStage(8, 16, micro_config, 0)
     features, tokens = torch.randn(2, 4, 4, 8), torch.randn(2, 5, 16)
     fused, words, correlation = stage(features, tokens, torch.ones(2, 5, dtype=torch.bool))
