@@ -16,10 +16,12 @@ class ReferringCollator:
 
     Args:
         processor: makes the inputs.
+        padding: True to pad to the longest expression of a batch, "max_length" for batches that are all as long.
     """
 
-    def __init__(self, processor: BTDNetProcessor) -> None:
+    def __init__(self, processor: BTDNetProcessor, padding: bool | str = True) -> None:
         self.processor = processor
+        self.padding = padding
 
     def __call__(self, samples: Sequence[ReferringSample]) -> dict[str, Any]:
         """Makes a batch.
@@ -34,5 +36,6 @@ class ReferringCollator:
             expressions=[sample.expression for sample in samples],
             masks=truths,
             categories=[sample.category for sample in samples],
+            padding=self.padding,
         )
         return {**batch, "truths": truths}

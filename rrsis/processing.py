@@ -105,6 +105,7 @@ class BTDNetProcessor(ProcessorMixin):
         masks: Sequence[np.ndarray] | None = None,
         categories: Sequence[str | None] | None = None,
         return_tensors: str = "pt",
+        padding: bool | str = True,
     ) -> BatchFeature:
         """Makes a batch.
 
@@ -114,6 +115,7 @@ class BTDNetProcessor(ProcessorMixin):
             masks: (H, W) bool, one an image, at the image's own size.
             categories: the objects' category names where known; they mark the noun that D-MOLS hides.
             return_tensors: "pt".
+            padding: as tokenizers take it: True to the longest expression, "max_length" to `max_tokens`.
 
         Returns:
             pixel_values (B, 3, S, S) float32, input_ids and attention_mask (B, L) int64; labels (B, S, S) uint8 when
@@ -126,7 +128,10 @@ class BTDNetProcessor(ProcessorMixin):
         expressions = [expressions] if isinstance(expressions, str) else list(expressions)
         _check_batch(images, expressions, masks, categories)
         encoding = self.prepare_expressions(
-            expressions, return_offsets_mapping=categories is not None, return_tensors=return_tensors
+            expressions,
+            return_offsets_mapping=categories is not None,
+            return_tensors=return_tensors,
+            padding=padding,
         )
         data = {
             "pixel_values": self.prepare_images(images, return_tensors),
@@ -148,12 +153,17 @@ class BTDNetProcessor(ProcessorMixin):
         return BatchFeature(data)
 
     def prepare_expressions(
-        self, expressions: Sequence[str], *, return_offsets_mapping: bool = False, return_tensors: str = "pt"
+        self,
+        expressions: Sequence[str],
+        *,
+        return_offsets_mapping: bool = False,
+        return_tensors: str = "pt",
+        padding: bool | str = True,
     ) -> BatchEncoding:
         """Tokenizes B expressions, the shorter ones padded: input_ids and attention_mask, (B, L) int64 each."""
         return self.tokenizer(
             list(expressions),
-            padding=True,
+            padding=padding,
             truncation=True,
             max_length=self.max_tokens,
             return_offsets_mapping=return_offsets_mapping,

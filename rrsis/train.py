@@ -116,7 +116,9 @@ def prepare(
         args=run_arguments,
         train_dataset=train_data,
         eval_dataset=splits[data_arguments.validation_split],
-        data_collator=ReferringCollator(processor),
+        # One length, one graph: each other length would be compiled for, minutes each, and where the length is a symbol
+        # Inductor 2.14 keeps the first one in the strides of an attention mask, and stops at the next batch.
+        data_collator=ReferringCollator(processor, padding="max_length" if run_arguments.torch_compile else True),
         processing_class=processor,
         callbacks=[EpochCallback(train_data)],
     )

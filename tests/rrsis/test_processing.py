@@ -66,6 +66,14 @@ def test_no_noun_is_marked_where_the_category_is_not_named(processor, category):
     assert not batch["noun_mask"].any()
 
 
+def test_padding_to_the_longest_that_may_come(processor):
+    images = [np.zeros((8, 8, 3), np.uint8)] * 2
+    batch = processor(images, ["the ship", "the white ship"], categories=["ship", None], padding="max_length")
+    assert batch["input_ids"].shape == batch["noun_mask"].shape == (2, 10)
+    assert batch["attention_mask"].sum(1).tolist() == [4, 5]
+    assert batch["noun_mask"].sum(1).tolist() == [1, 0]
+
+
 def test_long_expressions_are_cut(processor):
     batch = processor(np.zeros((64, 64, 3), np.uint8), " ".join(["ship"] * 50))
     assert batch["input_ids"].shape == (1, 10)

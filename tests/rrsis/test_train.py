@@ -165,3 +165,11 @@ def test_a_default_name_that_is_taken_gets_a_number(tmp_path, monkeypatch):
 def test_a_preset_brings_its_recipe_and_the_command_line_wins():
     base = parse_arguments(["--preset", "base", "--output_dir", "unused", "--learning_rate", "5e-5"])[2]
     assert (base.learning_rate, base.weight_decay, base.num_train_epochs) == (5e-5, 1e-2, 40)
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_batches_of_a_compiled_model_are_all_as_long(tmp_path, compiled):
+    trainer, splits = prepare(*parse_arguments(arguments(tmp_path / "run", torch_compile=compiled)))
+    longest = trainer.processing_class.max_tokens
+    lengths = {trainer.data_collator([splits["train"][index]])["input_ids"].shape[1] for index in range(4)}
+    assert (lengths == {longest}) == compiled
