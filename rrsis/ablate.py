@@ -188,7 +188,9 @@ def ablate(arguments: AblateArguments) -> Path:
     train_all(runs, arguments, overrides)
     select_all(runs, arguments)
     results = read_runs(runs)
-    facts = {"arguments": vars(arguments), **provenance()}
+    # Without the places on this machine: the comparison is published, and lies where it was asked for.
+    told = {name: value for name, value in vars(arguments).items() if name not in ("out", "diagnose", "data_root")}
+    facts = {"arguments": told, **provenance()}
     save_comparison(budget, results, facts)
     print(render_comparison(results))
     return budget

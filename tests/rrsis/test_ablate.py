@@ -34,6 +34,7 @@ def test_the_comparison_has_every_run_and_what_made_it(finished):
         ("full", 3), ("full", 4), ("LAVT-style", 3), ("LAVT-style", 4)
     ]  # fmt: skip
     assert content["arguments"]["max_steps"] == 2
+    assert str(folder.parent) not in (folder / "comparison.json").read_text(), "a path of this machine"
     for run in content["runs"]:
         metrics = json.loads((Run.of(folder, run["variant"], run["seed"]).folder / "metrics.json").read_text())
         assert run["mIoU"] == metrics["protocols"]["native"]["overall"]["mIoU"]
