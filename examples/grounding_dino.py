@@ -23,9 +23,8 @@ from PIL import Image
 from torch import Tensor, nn
 from tqdm import tqdm
 
-import rrsis._torchvision  # noqa: F401 (transformers' detectors import torchvision, which may need its help to load)
 from benchmarks.memory import Peak, peak_extra_mib
-from rrsis.predict import load_image
+from rrsis.inputs import load_image
 from rrsis_kernels.integrations.transformers import accelerate, restore
 
 VARIANTS = {"transformers": restore, "rrsis_kernels": accelerate}

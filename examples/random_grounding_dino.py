@@ -17,7 +17,6 @@ import torch
 import transformers
 from torch import nn
 
-import rrsis._torchvision  # noqa: F401 (what transformers loads below imports torchvision, which may need its help)
 from rrsis.io import replace_folder
 
 SIZES = ("full", "small")

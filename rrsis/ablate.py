@@ -197,12 +197,21 @@ def ablate(arguments: AblateArguments) -> Path:
 
 
 def diagnose_all(arguments: AblateArguments) -> str:
-    """Diagnoses runs, each on what it was trained on, and returns one table of them all."""
-    diagnoses = []
-    for folder in arguments.diagnose:
-        options = {"config": trained_difficulty(folder)} if arguments.dataset == "synthetic" else {}
-        dataset = build_dataset(arguments.dataset, arguments.split, root=arguments.data_root, **options)
-        diagnoses.append(diagnose_run(folder, dataset, arguments.batch_size, arguments.device))
+    """Diagnoses runs on what they were trained on, and returns one table of them all.
+
+    Raises:
+        FileNotFoundError: a folder or one of its files is not there.
+        ValueError: the runs were trained on different difficulties of SynthRRSIS, or differ in their layers.
+    """
+    options = {}
+    if arguments.dataset == "synthetic":
+        difficulties = {folder: trained_difficulty(folder) for folder in arguments.diagnose}
+        if len(set(difficulties.values())) > 1:
+            got = ", ".join(f"{folder} ({difficulty})" for folder, difficulty in difficulties.items())
+            raise ValueError(f"--diagnose: got {got}, due are runs of one difficulty, whose mean means something")
+        options["config"] = difficulties[arguments.diagnose[0]]
+    dataset = build_dataset(arguments.dataset, arguments.split, root=arguments.data_root, **options)
+    diagnoses = [diagnose_run(folder, dataset, arguments.batch_size, arguments.device) for folder in arguments.diagnose]
     return f"{render_diagnoses(diagnoses)}\nwritten: diagnosis.json in each run folder"
 
 

@@ -151,7 +151,15 @@ def render_diagnoses(diagnoses: Sequence[dict[str, Any]]) -> str:
 
     Args:
         diagnoses: from `diagnose`, one or more, of models with as many layers.
+
+    Raises:
+        ValueError: when the models differ in their layers.
     """
+    layers = [len(diagnosis["mIoU_after_layer"]) for diagnosis in diagnoses]
+    if len(set(layers)) > 1:
+        raise ValueError(
+            f"diagnoses: got models of {', '.join(map(str, layers))} layers, due is one number for a table"
+        )
 
     def points(values: Sequence[float], sign: str = "") -> str:
         mean = f"{100 * np.mean(values):{sign}7.2f}"
@@ -166,8 +174,8 @@ def render_diagnoses(diagnoses: Sequence[dict[str, Any]]) -> str:
         f"{runs}{first['num_expressions']} expressions, protocol {first['protocol']}, mIoU in points",
         f"  as trained               {points([diagnosis['mIoU'] for diagnosis in diagnoses])}",
     ]
-    layers = zip(*(diagnosis["mIoU_after_layer"] for diagnosis in diagnoses), strict=True)
-    lines += [f"  after layer {index + 1:<2}           {points(scores)}" for index, scores in enumerate(layers)]
+    after = zip(*(diagnosis["mIoU_after_layer"] for diagnosis in diagnoses), strict=True)
+    lines += [f"  after layer {index + 1:<2}           {points(scores)}" for index, scores in enumerate(after)]
     lines += [
         f"  without {part:<17}{points([-diagnosis['cost'][part] for diagnosis in diagnoses], '+')}"
         for part in first["cost"]

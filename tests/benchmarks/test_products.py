@@ -17,7 +17,7 @@ def double(case_products):
     return multiply([(left.double(), right.double()) for left, right in case_products])
 
 
-def close(found, due):
+def assert_equals(found, due):
     torch.testing.assert_close(found, due.double().reshape(found.shape), rtol=1e-4, atol=1e-5)
 
 
@@ -25,12 +25,12 @@ def test_spatial_correlation(batch):
     case = bsc.make_case((batch, 30, 8, 2, 5))
     _, painted, pooled = double(case.products[FORWARD]())
     for found, due in zip((painted, pooled), expected_of(case, FORWARD), strict=True):
-        close(found, due)
+        assert_equals(found, due)
     scores, _, _, through_scores, through_pool, keys, values = double(case.products[BACKWARD]())
     due_pixels, due_keys, due_values, _ = expected_of(case, BACKWARD)
-    close(through_scores + through_pool, due_pixels)
-    close(keys, due_keys)
-    close(values, due_values)
+    assert_equals(through_scores + through_pool, due_pixels)
+    assert_equals(keys, due_keys)
+    assert_equals(values, due_values)
     assert scores.shape == (batch, 10, 30)
     assert len(case.products[BOTH]()) == 10
 
@@ -39,11 +39,11 @@ def test_twin_stream(batch):
     case = twin_stream.make_case((batch, 30, 8, 2, 3))
     _, pooled = double(case.products[FORWARD]())
     target, background = expected_of(case, FORWARD)
-    close(pooled, torch.cat([target.flatten(1, 2), background.flatten(1, 2)], 1))
+    assert_equals(pooled, torch.cat([target.flatten(1, 2), background.flatten(1, 2)], 1))
     *_, through_scores, through_pool, queries = double(case.products[BACKWARD]())
     due_pixels, due_target, due_background, _ = expected_of(case, BACKWARD)
-    close(through_scores + through_pool, due_pixels)
-    close(queries, torch.cat([due_target.flatten(1, 2), due_background.flatten(1, 2)], 1))
+    assert_equals(through_scores + through_pool, due_pixels)
+    assert_equals(queries, torch.cat([due_target.flatten(1, 2), due_background.flatten(1, 2)], 1))
 
 
 def test_the_same_numbers_in_fp32_have_the_oracle_of_bf16():

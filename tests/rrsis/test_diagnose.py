@@ -85,6 +85,20 @@ def test_several_diagnoses_become_mean_and_deviation(run, dataset):
     assert f"broken {diagnosis['broken']}, 77" in text
 
 
+def test_only_like_is_averaged_with_like(run, dataset, tmp_path):
+    diagnosis = diagnose(*run, dataset)
+    with pytest.raises(ValueError, match="got models of 3, 2 layers"):
+        render_diagnoses([diagnosis, {**diagnosis, "mIoU_after_layer": [0.5, 0.6]}])
+    for difficulty in ("default", "hard"):
+        (tmp_path / difficulty).mkdir()
+        (tmp_path / difficulty / "metrics.json").write_text(json.dumps({"arguments": {"difficulty": difficulty}}))
+    with pytest.raises(
+        SystemExit, match=r"rrsis.ablate: --diagnose: got .*/hard \(hard\), due are runs of one difficulty"
+    ):
+        main(["--diagnose", str(tmp_path / "default"), str(tmp_path / "hard")])
+    assert not list(tmp_path.glob("*/diagnosis.json"))
+
+
 def test_a_run_is_diagnosed_on_what_it_was_trained_on(tmp_path):
     assert trained_difficulty(tmp_path) == "default"
     (tmp_path / "metrics.json").write_text(json.dumps({"arguments": {"difficulty": "hard"}}))
