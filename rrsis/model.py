@@ -13,7 +13,6 @@ from torch.nn import functional as F
 from transformers import PreTrainedModel
 from transformers.utils import ModelOutput
 
-from rrsis.card import measured_figures, write_card
 from rrsis.config import BTDNetConfig
 from rrsis.decoder import NUM_MEMORIES, DecoderOutput, PixelDecoder, TwinStreamDecoder
 from rrsis.encoders import EncoderOutput, FusedEncoder
@@ -68,6 +67,9 @@ class BTDNetPreTrainedModel(PreTrainedModel):
         self, save_directory: str | os.PathLike[str], is_main_process: bool = True, *args: Any, **kwargs: Any
     ) -> None:
         """As in transformers, with a model card (`rrsis.card`)."""
+        # Not above: `python -m rrsis.card` imports this package, and Python warns of a module that comes twice.
+        from rrsis.card import measured_figures, write_card
+
         # Before the weights are overwritten: their figures hold on if the new ones turn out to be the same.
         figures = measured_figures(save_directory, self.name_or_path) if is_main_process else {}
         super().save_pretrained(save_directory, is_main_process, *args, **kwargs)

@@ -70,4 +70,4 @@ def test_importing_rrsis_loads_no_command():
     code = "import rrsis, sys; print(*(name for name in sys.modules if name.startswith('rrsis.')))"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
     assert "rrsis.pipeline" in loaded
-    assert not {f"rrsis.{name}" for name in ("train", "evaluate", "predict", "export", "ablate")} & set(loaded)
+    assert not {f"rrsis.{name}" for name in ("train", "evaluate", "predict", "export", "ablate", "card")} & set(loaded)
