@@ -7,17 +7,16 @@ finding the bridge.
 from __future__ import annotations
 
 import argparse
-from collections import Counter
+import math
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 
 from tqdm.auto import tqdm
 
 from rrsis.data import build_dataset
+from rrsis.data.synthetic.catalogue import UNITS
 from rrsis.data.synthetic.config import CONFIGS
 from rrsis.data.synthetic.scene import SceneObject
-
-MIDDLE = 64.0
-"""Middle of a scene's 128 units."""
 
 OUTERMOST: dict[str, Callable[[SceneObject], float]] = {
     "left of": lambda item: item.center[0],
@@ -28,10 +27,10 @@ OUTERMOST: dict[str, Callable[[SceneObject], float]] = {
 
 
 def _from_middle(item: SceneObject) -> float:
-    return (item.center[0] - MIDDLE) ** 2 + (item.center[1] - MIDDLE) ** 2
+    return math.dist(item.center, (UNITS / 2, UNITS / 2))
 
 
-def count(difficulty: str, scenes: int) -> Counter[tuple[str, str]]:
+def count(difficulty: str, scenes: int) -> dict[tuple[str, str], float]:
     """Counts the test split's relations, and how many of them each rule without an anchor answers.
 
     The rules choose among the objects of the referred one's class: the outermost for a direction, the one nearest to
@@ -45,7 +44,7 @@ def count(difficulty: str, scenes: int) -> Counter[tuple[str, str]]:
         Counts by ("direction" or "nearness", "all", "shortcut" or "chance").
     """
     dataset = build_dataset("synthetic", "test", num_scenes=scenes, config=difficulty)
-    counts: Counter[tuple[str, str]] = Counter()
+    counts: dict[tuple[str, str], float] = defaultdict(float)
     for index in tqdm(range(len(dataset)), desc=difficulty, leave=False):
         number, which = dataset.locate(index)
         scene = dataset.scene(number)
@@ -72,7 +71,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         for group in ("direction", "nearness"):
             if total := counts[group, "all"]:
                 rates = ", ".join(f"{name} {100 * counts[group, name] / total:.1f}%" for name in ("shortcut", "chance"))
-                print(f"{difficulty}: {total} of {group}: {rates}")
+                print(f"{difficulty}: {total:.0f} of {group}: {rates}")
     return 0
 
 
