@@ -5,7 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "relation_shortcuts.py"
+SCRIPT = Path(__file__).resolve().parents[3] / "scripts" / "relation_shortcuts.py"
 
 
 def test_both_kinds_of_relations_are_counted_in_each_difficulty_that_has_them():
