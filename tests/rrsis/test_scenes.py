@@ -2,8 +2,10 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -113,11 +115,13 @@ def test_a_scene_of_one_window_equals_predict(tiny_run, tmp_path, size):
     path = write_scene(tmp_path / "a.tif", values)
     model, processor = load_run(tiny_run, "cpu")
     (alone,) = predict(model, processor, values.transpose(1, 2, 0), "the red square")
-    threshold = float(np.median(alone.probability))
+    # The same computation, but for the order in which float32 sums: pixels within 1e-6 of the threshold may differ. An
+    # untrained model's probabilities lie close together, so the threshold is put where few of them are.
+    thresholds = np.quantile(alone.probability, np.linspace(0.2, 0.8, 61))
+    threshold = float(max(thresholds, key=lambda value: np.mean(np.abs(alone.probability - value) > 1e-6)))
     segmenter = SceneSegmenter.from_run(tiny_run, SceneOptions(("the red square",), threshold), "cpu")
     result = segmenter(path, tmp_path / "out", progress=False)
     mask = read_mask(tmp_path / "out")
-    # The same computation, but for the order in which float32 sums: pixels within 1e-6 of the threshold may differ.
     clear = np.abs(alone.probability - threshold) > 1e-6
     assert clear.mean() > 0.9
     assert np.array_equal(mask[clear], (alone.probability > threshold)[clear])
@@ -404,3 +408,45 @@ def test_ray_does_the_same_and_survives_a_bad_scene(tiny_run, scene, tmp_path, c
     for name in ("mask.tif", "polygons.geojson", "overlay.png"):
         ours, theirs = (tmp_path / engine / "harbour" / name for engine in ("local", "ray"))
         assert ours.read_bytes() == theirs.read_bytes(), name
+
+
+@pytest.fixture(scope="module")
+def qgis_python():
+    """A Python that has QGIS' modules: the system's, where Debian's python3-qgis is installed."""
+    python = shutil.which("python3", path="/usr/bin")
+    if python is None or subprocess.run([python, "-c", "import qgis.core"], capture_output=True).returncode:
+        pytest.skip("no QGIS for the system's Python (Debian: python3-qgis)")
+    return python
+
+
+@pytest.mark.parametrize("name", ["polygons.geojson", "polygons.gpkg"])
+def test_qgis_opens_mask_and_polygons(qgis_python, small_processor, tmp_path, name):
+    path, truth = red_scene(tmp_path / "a.tif")
+    folder = tmp_path / "out"
+    red_segmenter(small_processor, polygons=name)(path, folder, progress=False)
+    # Pixels in either object and in none; as coordinates of their middles.
+    pixels = [(50, 100), (160, 220), (120, 20)]
+    points = [
+        (TRANSFORM[2] + (column + 0.5) * TRANSFORM[0], TRANSFORM[5] + (row + 0.5) * TRANSFORM[4])
+        for row, column in pixels
+    ]
+    script = Path(__file__).with_name("open_in_qgis.py")
+    words = [qgis_python, script, json.dumps(points), folder / "mask.tif", folder / name]
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("PYTHON")}
+    done = subprocess.run(words, capture_output=True, text=True, env=environment, timeout=120)
+    assert done.returncode == 0, done.stderr
+    mask, polygons = json.loads(done.stdout)
+    assert mask == {
+        "valid": True,
+        "crs": "EPSG:32633",
+        "size": [260, 200],
+        "extent": [500_000.0, 4_999_600.0, 500_520.0, 5_000_000.0],
+        "no_data": NO_DATA,
+        "at": [1.0, 1.0, 0.0],
+    }
+    areas = polygons.pop("areas")
+    assert sorted(areas) == pytest.approx([4 * 20 * 40, 4 * 60 * 120], rel=2e-3)  # UTM's scale is 0.9996 there
+    assert {"expression", "score", "area_m2"} <= set(polygons.pop("fields"))
+    crs = "EPSG:32633" if name.endswith(".gpkg") else "EPSG:4326"
+    assert polygons.pop("crs") == crs
+    assert polygons == {"valid": True, "geometries_valid": True, "inside": [True, True, False], "above_0.9": 2}
