@@ -44,7 +44,7 @@ def build_status() -> dict[str, Any]:
 def build_info() -> dict[str, Any]:
     """Compiler, flags, instruction sets and torch of the native build; empty where ``_build_info`` was not built."""
     try:
-        module = importlib.import_module("rrsis_kernels._build_info")
+        module = importlib.import_module("._build_info", __package__)
     except ImportError:
         return {}
     return module.build_info()
@@ -92,7 +92,7 @@ def cpu_capability() -> dict[str, Any]:
     """Instruction sets: ``compiled`` into ``_C``, ``active`` in its kernels, and what torch makes of this CPU."""
     compiled = list(build_info().get("cpu_capabilities", {}))
     active = None
-    if library.extension_status()["_C"].loaded and hasattr(torch.ops.rrsis_kernels, "cpu_capability"):
+    if library.has_compiled("cpu", "cpu", "masked_cosine_loss", "forward"):
         active = CPU_CAPABILITIES[torch.ops.rrsis_kernels.cpu_capability()]
     forced = os.environ.get("RRSIS_KERNELS_CPU_CAPABILITY") or None
     return {"compiled": compiled, "active": active, "forced": forced, "torch": torch.backends.cpu.get_cpu_capability()}

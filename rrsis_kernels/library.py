@@ -16,7 +16,8 @@ from typing import NamedTuple
 
 import torch
 
-NAMESPACE = "rrsis_kernels"
+from rrsis_kernels._build_names import LIBRARIES, NAMESPACE
+
 EMULATED_NAMESPACE = "rrsis_kernels_emulated"
 EMULATION_VARIABLE = "RRSIS_KERNELS_CUDA_EMULATION"
 
@@ -69,7 +70,9 @@ def op_name(schema: str) -> str:
 
 
 def _find(name: str) -> Path | None:
-    candidates = sorted(path for path in _FOLDER.glob(f"{name}.*") if path.suffix in _SUFFIXES)
+    if name not in LIBRARIES:
+        return None
+    candidates = sorted(path for path in _FOLDER.glob(f"{LIBRARIES[name]}.*") if path.suffix in _SUFFIXES)
     return candidates[0] if candidates else None
 
 
