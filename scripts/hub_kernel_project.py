@@ -29,7 +29,7 @@ from ._ops import add_op_namespace_prefix
 
 NAMESPACE = add_op_namespace_prefix("").removesuffix("::")
 
-LIBRARIES = {"_C": NAMESPACE, "_C_cuda": NAMESPACE} if "_cuda_" in NAMESPACE else {"_C": NAMESPACE}
+LIBRARIES = {"_C_cuda" if "_cuda_" in NAMESPACE else "_C": NAMESPACE}
 '''
 
 FLAKE = """{
