@@ -115,7 +115,7 @@ def _define_missing(definitions: torch.library.Library) -> list[str]:
 def _setup() -> tuple[torch.library.Library, dict[str, ExtensionStatus]]:
     definitions = torch.library.Library(NAMESPACE, "FRAGMENT")
     cpu = _load("_C")
-    # The CUDA library registers kernels of the operators that _C declares; in a build without _C it declares them itself.
+    # The CUDA library has kernels of the operators that _C declares; in a build without _C it declares them itself.
     able = cpu.loaded or "_C" not in LIBRARIES
     cuda = _load("_C_cuda") if able else ExtensionStatus(False, None, "_C_cuda needs _C, which is not loaded")
     libraries = {"_C": cpu, "_C_cuda": cuda}
