@@ -92,7 +92,7 @@ def cpu_capability() -> dict[str, Any]:
     """Instruction sets: ``compiled`` into ``_C``, ``active`` in its kernels, and what torch makes of this CPU."""
     compiled = list(build_info().get("cpu_capabilities", {}))
     active = None
-    if library.has_compiled("cpu", "cpu", "masked_cosine_loss", "forward"):
+    if library.extension_status()["_C"].loaded and hasattr(torch.ops.rrsis_kernels, "cpu_capability"):
         active = CPU_CAPABILITIES[torch.ops.rrsis_kernels.cpu_capability()]
     forced = os.environ.get("RRSIS_KERNELS_CPU_CAPABILITY") or None
     return {"compiled": compiled, "active": active, "forced": forced, "torch": torch.backends.cpu.get_cpu_capability()}
