@@ -397,7 +397,7 @@ def test_missing_packages_are_named_with_the_command_that_brings_them(tiny_run, 
     assert "pip install 'rrsis[geo]'" in capsys.readouterr().err
 
 
-def test_ray_does_the_same_and_survives_a_bad_scene(tiny_run, scene, tmp_path, capsys, monkeypatch):
+def test_ray_does_the_same_and_survives_a_bad_scene(tiny_run, scene, tmp_path, capsys, monkeypatch, one_thread):
     pytest.importorskip("ray.data", reason="the extra [ray] is not installed")
     monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
     missing = tmp_path / "in" / "missing.tif"
