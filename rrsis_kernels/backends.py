@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import threading
 from collections.abc import Iterator
@@ -19,10 +20,16 @@ OPS = ("bidirectional_spatial_correlation", "twin_stream_attention", "twin_mask_
 """The public functions."""
 
 BACKENDS = ("cuda", "triton", "cpu", "reference")
-"""All backends, the one to be preferred first."""
+"""All backends."""
 
-VERIFIED = {"cpu": ("cpu",), "cuda": ()}
+VERIFIED = {"cpu": ("cpu",), "cuda": ("cuda", "triton")}
 """Backends whose tests have passed on a kind of device (docs/verified.md); no other kernel is chosen by itself."""
+
+VERIFIED_CAPABILITIES = (9,)
+"""Major compute capabilities of the GPUs on which they have: Hopper's."""
+
+PRODUCTS = ("bidirectional_spatial_correlation", "twin_stream_attention")
+"""The operators that multiply matrices."""
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 
@@ -89,6 +96,33 @@ def _triton_can_run(op: str, device_type: str, dtype: torch.dtype, shapes: dict[
     return Support(*triton.module(op).can_run(dtype, shapes))
 
 
+def preference(op: str) -> tuple[str, ...]:
+    """All backends, the fastest on its devices first (docs/performance.md has the times on a GPU)."""
+    if op == "twin_mask_statistics":
+        return ("cuda", "triton", "cpu", "reference")
+    return ("triton", "cuda", "cpu", "reference")
+
+
+def verified(device_type: str) -> tuple[str, ...]:
+    """The backends whose tests have passed on this machine's devices of a type."""
+    if device_type == "cuda" and not _gpus_are_verified():
+        return ()
+    return VERIFIED.get(device_type, ())
+
+
+# As torch.compiler.assume_constant_result does, whose call would import Dynamo and Triton with the package: what is
+# verified does not change while a compiled function runs.
+verified._dynamo_marked_constant = True
+
+
+@functools.cache
+def _gpus_are_verified() -> bool:
+    if not torch.cuda.is_available():
+        return False
+    capabilities = [torch.cuda.get_device_capability(index)[0] for index in range(torch.cuda.device_count())]
+    return all(major in VERIFIED_CAPABILITIES for major in capabilities)
+
+
 def can_choose(
     op: str,
     backend: str,
@@ -97,7 +131,7 @@ def can_choose(
     shapes: dict[str, int] | None = None,
     differentiate: bool = False,
 ) -> Support:
-    """Whether `backend` may be the automatic choice: it can run and its tests have passed on such a device.
+    """Whether `backend` may be the automatic choice: it can run, its tests have passed on such a device, and it pays.
 
     A forward that will be differentiated and its backward take the same backend: each rounds scores in its own way, and
     where scores are sharp a gradient is only as good as their agreement. (Forced, a backend without the backward leaves
@@ -106,8 +140,13 @@ def can_choose(
     support = can_run(op, backend, device_type, dtype, shapes)
     if support.ok and differentiate:
         support = can_run(op, backend, device_type, dtype, shapes, "backward")
-    if support.ok and backend != "reference" and backend not in VERIFIED.get(device_type, ()):
-        return Support(False, f"its tests have not passed on {device_type} yet (docs/verified.md); force it to use it")
+    if not support.ok or backend == "reference":
+        return support
+    if backend not in verified(device_type):
+        place = "this GPU" if device_type == "cuda" and VERIFIED.get("cuda") else device_type
+        return Support(False, f"its tests have not passed on {place} yet (docs/verified.md); force it to use it")
+    if device_type == "cuda" and op in PRODUCTS and dtype == torch.float32:
+        return Support(False, "PyTorch's own products of fp32 are faster (docs/performance.md); force it to use it")
     return support
 
 
@@ -176,7 +215,7 @@ def choose(
     """
     forced = forced_backend()
     if forced is None:
-        for backend in BACKENDS:
+        for backend in preference(op):
             if can_choose(op, backend, device_type, dtype, shapes, differentiate).ok:
                 return backend
         return "reference"
@@ -191,4 +230,4 @@ def choose(
 def explain(op: str, device: str | torch.device, dtype: torch.dtype) -> dict[str, Support]:
     """For each backend, whether it may be the automatic choice for `op` on `device`, and why."""
     device_type = torch.device(device).type
-    return {backend: can_choose(op, backend, device_type, dtype) for backend in BACKENDS}
+    return {backend: can_choose(op, backend, device_type, dtype) for backend in preference(op)}

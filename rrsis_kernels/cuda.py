@@ -13,7 +13,7 @@ MOST_SIDE = 1 << 22
 
 
 def _too_large_a_map(dtype: torch.dtype, sizes: dict[str, int]) -> str | None:
-    side = max((size for name, size in sizes.items() if name != "B"), default=0)
+    side = max([0, *(size for name, size in sizes.items() if name != "B")])  # Dynamo knows no `default` of max
     return f"a map or mask of side {side} (at most {MOST_SIDE})" if side > MOST_SIDE else None
 
 

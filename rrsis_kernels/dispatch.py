@@ -13,6 +13,7 @@ that any backend's backward is right for any other's forward.
 from __future__ import annotations
 
 import contextlib
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -61,11 +62,11 @@ def select(
     supports = {name: backends.can_run(op, name, device_type, dtype, shapes, function) for name in named}
     forced = backends.forced_backend()
     asked = (forced,) if forced in supports else named
-    able = [name for name in backends.BACKENDS if name in asked and name in candidates and supports[name].ok]
+    able = [name for name in backends.preference(op) if name in asked and name in candidates and supports[name].ok]
     if not able:
         reasons = "; ".join(f"{name}: {supports[name].reason}" for name in asked)
         raise RuntimeError(f"{op}: no kernel can run on {device_type} ({reasons})")
-    verified = backends.VERIFIED.get(device_type, ())
+    verified = backends.verified(device_type)
     return next((name for name in able if name in verified), able[0])
 
 
@@ -130,6 +131,13 @@ def _candidates(name: str, device_type: str) -> dict[str, Kernel]:
 
 
 def _register() -> None:
+    # Standing in front of compiled kernels is what the entries are for; users need not hear of it.
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", r"(?s).*Overriding a previously registered kernel")
+        _register_entries()
+
+
+def _register_entries() -> None:
     for name in library.OPERATORS:
         for device_type, key in (("cuda", "CUDA"), ("cpu", "CPU")):
             candidates = _candidates(name, device_type)

@@ -136,12 +136,12 @@ HEAD = (
 )
 
 
-def measure_operators(run: Run, shapes: Sequence[Shape], ours: str) -> None:
-    """Every shape in every dtype, ours and its peers."""
+def measure_operators(run: Run, shapes: Sequence[Shape], ours: str, compiled: bool) -> None:
+    """Every shape in every dtype, ours and its peers; those that torch.compile makes in bf16 alone."""
     for shape in shapes:
         for name, dtype in DTYPES.items():
             makers = operators.implementations(shape.op, ours)
-            if shape.label not in COMPILED_LABELS:
+            if not compiled or shape.label not in COMPILED_LABELS or name != "bfloat16":
                 makers = {key: make for key, make in makers.items() if "compile" not in key and "Flex" not in key}
             forward, backward = (floor(shape, which, dtype).seconds(run.rates, dtype) for which in (FORWARD, BACKWARD))
             label = {"what": operators.NAMES[shape.op], "shape": f"{shape.label}, B={shape.batch}", "dtype": name}
@@ -149,12 +149,12 @@ def measure_operators(run: Run, shapes: Sequence[Shape], ours: str) -> None:
             run.compare(label, makers, inputs, {FORWARD: forward, BOTH: forward + backward}, operators.EAGER)
 
 
-def measure_layer(run: Run, ours: str, quick: bool) -> None:
+def measure_layer(run: Run, ours: str, quick: bool, compiled: bool) -> None:
     """The layer that the operators were made for."""
     for name, dtype in DTYPES.items():
         module, inputs = layer.make(dtype, run.device, quick)
         makers = {
-            key: make for key, make in layer.implementations(module, ours).items() if not (quick and "compile" in key)
+            key: make for key, make in layer.implementations(module, ours).items() if compiled or "compile" not in key
         }
         label = {"what": "layer", "shape": layer.LABEL, "dtype": name}
         run.compare(label, makers, inputs, {}, "transformers", list(module.parameters()))
@@ -166,6 +166,8 @@ def main() -> None:
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
     parser.add_argument("--backend", help="ours; triton on CUDA, cpu on the CPU, where nothing else is said")
     parser.add_argument("--seconds", type=float, default=240, help="begin nothing new after that long")
+    parser.add_argument("--ops", nargs="+", choices=("layer", *operators.NAMES), help="only these")
+    parser.add_argument("--no_compile", action="store_true", help="leave out what torch.compile makes")
     parser.add_argument("--out", type=Path, required=True, help="OUT.json and OUT.md are written")
     arguments = parser.parse_args()
     quick, device = arguments.device == "cpu", torch.device(arguments.device)
@@ -176,8 +178,12 @@ def main() -> None:
     print(run.rates.name, f"{run.rates.bandwidth / 1e12:.2f} TB/s")
     print(*(f"{name} {rate / 1e12:.0f} TFLOP/s" for name, rate in rates.items()))
     print(HEAD)
-    measure_layer(run, ours, quick)
-    measure_operators(run, QUICK if quick else SHAPES, ours)
+    compiled = not arguments.no_compile
+    chosen = arguments.ops or ("layer", *operators.NAMES)
+    if "layer" in chosen:
+        measure_layer(run, ours, quick, compiled and not quick)
+    shapes = [shape for shape in (QUICK if quick else SHAPES) if shape.op in chosen]
+    measure_operators(run, shapes, ours, compiled)
     about = {"device": run.rates.name, "bandwidth": run.rates.bandwidth, "flops": rates, "torch": torch.__version__}
     arguments.out.with_suffix(".json").write_text(
         json.dumps({**about, "records": run.records}, indent=1), encoding="utf-8"

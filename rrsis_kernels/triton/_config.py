@@ -17,6 +17,8 @@ from rrsis_kernels.triton import INTERPRETED
 
 AUTOTUNE_VARIABLE = "RRSIS_KERNELS_AUTOTUNE"
 ARCHITECTURES = (80, 90, 100)
+GRANULE = 8
+"""Columns of scores that are stored together: 16 bytes in half precision, one access of a thread."""
 MOST_GROUPED = 4
 """Heads that one block of rows may hold: each costs two masked reductions over the block."""
 
@@ -59,12 +61,19 @@ class RowBlocks(NamedTuple):
         group: whole heads in it.
         many: whether instead a head takes several blocks.
         blocks: how many there are.
+        columns: of stored scores that belong to a block, a multiple of `GRANULE`.
     """
 
     rows: int
     group: int
     many: bool
     blocks: int
+    columns: int
+
+    @property
+    def pitch(self) -> int:
+        """Columns of stored scores."""
+        return self.blocks * self.columns
 
 
 # Rows of a block of scores, by what the accumulators leave room for: one of (pixels, rows) in the forward, three in
@@ -74,6 +83,9 @@ WIDEST = {
     "tf32": {"forward": 64, "backward": 64},
     "single": {"forward": 64, "backward": 64},
 }
+
+WIDE = {"forward": 64, "backward": 32}
+"""Rows of a block beyond which a kernel takes its configuration for wide blocks."""
 
 # By kind of kernel: scores are products over channels, spread goes from rows to pixels, gather from pixels to rows.
 HALF = {
@@ -86,14 +98,12 @@ HALF = {
 # Numbers twice as wide on the same cores: half the channels, and fewer pixels where those are what is summed over.
 TF32 = {
     "forward": Tile(64, 0, 32, 8, 3),
-    "forward_wide": Tile(64, 0, 32, 8, 3),
     "backward": Tile(32, 0, 32, 8, 3),
     "spread": Tile(64, 32, 64, 4, 3),
     "gather": Tile(32, 64, 64, 4, 3),
 }
 SINGLE = {
     "forward": Tile(64, 0, 16, 4, 2),
-    "forward_wide": Tile(64, 0, 16, 4, 2),
     "backward": Tile(64, 0, 16, 4, 2),
     "spread": Tile(64, 16, 64, 8, 2),
     "gather": Tile(16, 64, 64, 8, 2),
@@ -102,13 +112,21 @@ TABLE = {
     # What fits without spills differs: these are the largest tiles found that do, with Triton 3.6, 3.8 and 3.9.
     80: {
         "half": HALF
-        | {"forward": Tile(64, 0, 64, 8, 3), "backward": Tile(32, 0, 64, 8, 3), "gather": Tile(64, 64, 64, 4, 3)},
+        | {
+            "forward": Tile(64, 0, 64, 8, 3),
+            "backward": Tile(32, 0, 64, 8, 3),
+            "gather": Tile(64, 64, 64, 8, 3),
+        },
         "tf32": TF32,
         "single": SINGLE | {"spread": Tile(64, 16, 64, 4, 2)},
     },
     # Hopper's matrix instructions take 64 pixels, whose sums leave less room.
     90: {
-        "half": HALF,
+        "half": HALF
+        | {
+            "backward": Tile(64, 0, 64, 4, 3),
+            "backward_wide": Tile(64, 0, 64, 8, 3),
+        },
         "tf32": TF32 | {"backward": Tile(64, 0, 16, 8, 3)},
         "single": SINGLE | {"backward": Tile(64, 0, 16, 8, 2)},
     },
@@ -128,19 +146,23 @@ TABLE = {
 FUSED_ROWS = 32
 """Block of rows up to which kernels keep whole rows of pixels."""
 
-# Kernel of that kind: the widest rows of pixels that fit without spills, and its configuration. With 8 warps on 64
-# pixels both halves of the warps would compute the same: Triton spreads chained products along the pixels alone.
-FUSED_TABLE = {
-    80: {"forward": (128, Tile(128, 0, 0, 8, 2))},
-    # The backward fits 128 channels too with Triton 3.8; Triton 3.6 spills 32 bytes there.
-    90: {"forward": (128, Tile(128, 0, 0, 8, 2)), "backward": (64, Tile(128, 0, 0, 8, 2))},
-    100: {"forward": (128, Tile(64, 0, 0, 4, 2))},
+# Kernel of that kind: configurations by the widest rows of pixels that they take, the narrowest first; None where
+# kernels via scores are faster.
+FUSED_TABLE: dict[int, dict[str, list[tuple[int, Tile | None]]]] = {
+    80: {"forward": [(128, Tile(128, 0, 0, 8, 2))]},
+    # With 8 warps on 64 pixels both halves of the warps would compute the same: Triton spreads chained products along
+    # the pixels alone.
+    90: {
+        "forward": [(128, Tile(64, 0, 0, 4, 2)), (256, Tile(128, 0, 0, 8, 2))],
+        "backward": [(128, Tile(128, 0, 0, 8, 1)), (256, None)],
+    },
+    100: {"forward": [(128, Tile(64, 0, 0, 4, 2))]},
 }
 
 # Cosine: elements of 2 bytes (half as many of 4) of one input. Statistics: pixels that are worked on at once.
 MEMORY_BOUND = {
     80: {"cosine": Work(4096, 8), "statistics": Work(512, 4)},
-    90: {"cosine": Work(8192, 8), "statistics": Work(512, 4)},
+    90: {"cosine": Work(2048, 4), "statistics": Work(512, 4)},
     100: {"cosine": Work(8192, 8), "statistics": Work(512, 4)},
 }
 
@@ -186,12 +208,13 @@ def row_blocks(heads: int, tokens: int, widest: int) -> RowBlocks:
     A block must be a power of two wide. L = 20 alone would waste 12 of 32 columns; three heads fill 60 of 64.
     """
     if power_of_two(tokens) > widest:
-        return RowBlocks(widest, 1, True, heads * -(-tokens // widest))
+        return RowBlocks(widest, 1, True, heads * -(-tokens // widest), widest)
     options = []
     for group in range(1, min(MOST_GROUPED, heads) + 1):
         rows, blocks = power_of_two(group * tokens), -(-heads // group)
         if rows <= widest:
-            options.append((rows * blocks, group, RowBlocks(rows, group, False, blocks)))
+            columns = -(-group * tokens // GRANULE) * GRANULE
+            options.append((rows * blocks, group, RowBlocks(rows, group, False, blocks, columns)))
     return min(options)[2]
 
 
@@ -212,9 +235,10 @@ def tile(arch: int, kind: str, kernel: str, rows: int = 0, channels: int = 0) ->
         rows: of the block (scores), or how many there are.
         channels: how many there are.
     """
-    if kernel == "forward" and rows > 64:
-        kernel = "forward_wide"
-    entry = TABLE[arch][kind][kernel]
+    entries = TABLE[arch][kind]
+    entry = entries[kernel]
+    if rows > WIDE.get(kernel, rows):
+        entry = entries.get(f"{kernel}_wide", entry)
     if kernel == "spread":
         rows = min(entry.rows, power_of_two(rows))
     elif kernel == "gather":
@@ -231,8 +255,8 @@ def fused_tile(arch: int, dtype: torch.dtype, kernel: str, width: int) -> Tile |
         kernel: "forward" or "backward".
         width: channels of a pixel, a power of two.
     """
-    widest, entry = FUSED_TABLE[arch].get(kernel, (0, None))
-    return entry if dtype != torch.float32 and width <= widest else None
+    entries = FUSED_TABLE[arch].get(kernel, ())
+    return next((entry for widest, entry in entries if dtype != torch.float32 and width <= widest), None)
 
 
 def work(arch: int, kernel: str) -> Work:

@@ -5,9 +5,9 @@ scores) for a tile of pixels and a block of rows, chunked over the channels, so 
 products do the rest. The scores are small beside the pixels (H·L numbers per pixel against C + D). Where whole rows of
 pixels fit into registers, kernels that keep them write the pixels' output themselves and move fewer bytes.
 
-Workspace of the forward, per sample: P and W (N·R numbers of the features' dtype each), maxima and totals of the tiles
-and splits, and R·C fp32 per split. Of the backward: P, Q and dS (N·R each), sums of dS per tile, R·(C + D) fp32 per
-split, for a gate N fp32 per block of rows, for heads in several blocks 2·H·N fp32.
+Workspace of the forward, per sample: P and W (N·R numbers of the features' dtype each, R padded to whole blocks),
+maxima and totals of the tiles and splits, and R·C fp32 per split. Of the backward: P, Q and dS (N·R each), sums of dS
+per tile, R·(C + D) fp32 per split, for a gate N fp32 per block of rows, for heads in several blocks 2·H·N fp32.
 """
 
 from __future__ import annotations
@@ -26,8 +26,7 @@ from rrsis_kernels.triton._token_pixel_backward import backward_scores_kernel, p
 from rrsis_kernels.triton._token_pixel_forward import forward_scores_kernel, row_stats_kernel
 from rrsis_kernels.triton._token_pixel_fused import backward_fused_kernel, forward_fused_kernel
 
-PITCH = 16
-COMBINE = _config.Tile(0, 16, 128, 4, 2)
+COMBINE = _config.Tile(0, 64, 128, 4, 2)
 DELTA = _config.Tile(0, 16, 64, 4, 2)
 MOST_PIXELS = 128
 """Pixels of the largest tile."""
@@ -49,14 +48,10 @@ def can_run(dtype: torch.dtype, shapes: dict[str, int] | None = None) -> Support
     rows = sizes.get("H", 1) * max(sizes.get("L", 1), 2 * sizes.get("K", 1))
     if rows * max(sizes.get("C", 1), sizes.get("D", 1)) >= 2**31:
         return Support(False, "the Triton kernels count the numbers of a sample's tokens in 32 bits")
-    if sizes.get("N", 0) * padded(rows) >= 2**31:
+    # Scores are stored in whole blocks: no more than twice the tokens of a head, and 8.
+    if sizes.get("N", 0) * (2 * rows + 8 * sizes.get("H", 1)) >= 2**31:
         return Support(False, "the Triton kernels count a sample's scores (N × H·L) in 32 bits")
     return Support(True, "Triton kernels")
-
-
-def padded(rows: int) -> int:
-    """Columns of stored scores for so many rows."""
-    return -(-rows // PITCH) * PITCH
 
 
 def near(tensor: Tensor | None, rows_of_tile: int = 0) -> Tensor | None:
@@ -109,18 +104,13 @@ class TokenPixel:
         return *self.pixels.shape, *self.keys.shape[1:3]
 
     @property
-    def pitch(self) -> int:
-        """Columns of stored scores."""
-        return padded(self.keys.shape[1] * self.keys.shape[2])
-
-    @property
     def empty(self) -> bool:
         """Whether there is no score at all."""
         return 0 in self.sizes
 
-    def scores(self) -> Tensor:
+    def scores(self, blocks: _config.RowBlocks) -> Tensor:
         """Room for scores of the features' dtype."""
-        return self.pixels.new_empty(self.sizes[0], self.sizes[1], self.pitch)
+        return self.pixels.new_empty(self.sizes[0], self.sizes[1], blocks.pitch)
 
     def numbers(self, *shape: int) -> Tensor:
         """Room for fp32 numbers."""
@@ -137,10 +127,15 @@ class TokenPixel:
             "PRECISION": launch.precision(self.pixels.dtype),
         }  # fmt: skip
 
-    def pool_arguments(self) -> dict[str, Any]:
-        """What the pool's softmax takes besides."""
-        return {
-            "pixel_mask": self.pixel_mask, "gate": self.gate, "pitch": self.pitch,
+    def row_blocks(self, launch: Launcher, kernel: str) -> _config.RowBlocks:
+        """How kernels via scores cut the rows."""
+        widest = _config.WIDEST[launch.kind(self.pixels.dtype)][kernel]
+        return _config.row_blocks(*self.sizes[3:], widest)
+
+    def pool_arguments(self, blocks: _config.RowBlocks) -> dict[str, Any]:
+        """What the pool's softmax takes besides, and where scores are stored."""
+        return _columns(blocks) | {
+            "pixel_mask": self.pixel_mask, "gate": self.gate,
             "bank_heads": self.sizes[3] // self.banks,
             **_strides("pixel_mask", self.pixel_mask, "b"), **_strides("gate", self.gate, "b"),
         }  # fmt: skip
@@ -163,7 +158,7 @@ class TokenPixel:
         return {
             "values": self.values, **_strides("values", self.values, "bhl"), "D": painted,
             "WHOLE_C": _config.power_of_two(self.pixels.shape[-1]), "WHOLE_D": _config.power_of_two(painted),
-            "BLOCK_N": tile.pixels, "BLOCK_R": blocks.rows, "GROUP": blocks.group,
+            "BLOCK_N": tile.pixels, "BLOCK_R": blocks.rows,
         }  # fmt: skip
 
 
@@ -198,16 +193,18 @@ def forward(
         for output in (painted, stats, *pooled):
             _ = output is None or output.zero_()
         return painted, pooled, lse, stats
-    weights = case.scores() if pool else None
-    if paint and painted.numel() and (fused := case.fused(launch.arch, "forward")):
+    fused = case.fused(launch.arch, "forward") if paint and painted.numel() else None
+    blocks = fused[1] if fused else case.row_blocks(launch, "forward")
+    weights = case.scores(blocks) if pool else None
+    if fused:
         tiles, tile_stats = _forward_fused(launch, case, *fused, weights, painted, lse)
     else:
-        probabilities = case.scores() if paint and painted.numel() else None
-        tiles, tile_stats = _forward_scores(launch, case, probabilities, weights, lse)
+        probabilities = case.scores(blocks) if paint and painted.numel() else None
+        tiles, tile_stats = _forward_scores(launch, case, blocks, probabilities, weights, lse)
         if probabilities is not None:
-            _spread(launch, case, probabilities, case.values, None, None, painted)
+            _spread(launch, case, blocks, probabilities, case.values, None, None, painted)
     if pool:
-        _gather(launch, case, weights, case.pixels, pooled, tiles, tile_stats, stats)
+        _gather(launch, case, blocks, weights, case.pixels, pooled, tiles, tile_stats, stats)
     return painted, pooled, lse, stats
 
 
@@ -219,35 +216,31 @@ def _forward_fused(
     batch, count, _, heads, tokens = case.sizes
     tiles = -(-count // tile.pixels)
     stats = None if weights is None else case.numbers(batch, tiles, 2, heads * tokens)
-    arguments = case.arguments(launch) | case.pool_arguments() | case.fused_arguments(tile, blocks)
+    arguments = case.arguments(launch) | case.pool_arguments(blocks) | case.fused_arguments(tile, blocks)
     outputs = {"painted": painted, "weights": weights, "tile_stats": stats, "lse": lse}
     launch(forward_fused_kernel, batch * tiles, arguments | outputs, tile)
     return tile.pixels, stats
 
 
 def _forward_scores(
-    launch: Launcher, case: TokenPixel, probabilities: Tensor | None, weights: Tensor | None, lse: Tensor | None
-) -> tuple[int, Tensor | None]:
+    launch: Launcher, case: TokenPixel, blocks: _config.RowBlocks, probabilities: Tensor | None,
+    weights: Tensor | None, lse: Tensor | None,
+) -> tuple[int, Tensor | None]:  # fmt: skip
     """P, W and the lse; returns the pixels of a tile, and the tiles' maxima and totals."""
     batch, count, channels, heads, tokens = case.sizes
-    kind = launch.kind(case.pixels.dtype)
-    blocks = _config.row_blocks(heads, tokens, _config.WIDEST[kind]["forward"])
-    tile = _config.tile(launch.arch, kind, "forward", blocks.rows, channels)
+    tile = _config.tile(launch.arch, launch.kind(case.pixels.dtype), "forward", blocks.rows, channels)
     tiles = -(-count // tile.pixels)
     stats = None if weights is None else case.numbers(batch, tiles, 2, heads * tokens)
     if blocks.many and lse is not None:
         _row_stats(launch, case, tile, blocks, None, lse, None)
-    arguments = case.arguments(launch) | case.pool_arguments() | _score_blocks(tile, blocks)
+    arguments = case.arguments(launch) | case.pool_arguments(blocks) | _score_blocks(tile, blocks)
     outputs = {"probabilities": probabilities, "weights": weights, "tile_stats": stats, "lse": lse}
     launch(forward_scores_kernel, batch * tiles * blocks.blocks, arguments | outputs, tile)
     return tile.pixels, stats
 
 
 def _score_blocks(tile: _config.Tile, blocks: _config.RowBlocks) -> dict[str, Any]:
-    return {
-        "BLOCK_N": tile.pixels, "BLOCK_R": blocks.rows, "BLOCK_C": tile.channels, "GROUP": blocks.group,
-        "MANY": blocks.many,
-    }  # fmt: skip
+    return {"BLOCK_N": tile.pixels, "BLOCK_R": blocks.rows, "BLOCK_C": tile.channels, "MANY": blocks.many}
 
 
 def _row_stats(
@@ -267,16 +260,16 @@ def _row_stats(
 
 
 def _spread(
-    launch: Launcher, case: TokenPixel, scores: Tensor, rows: Tensor, other_scores: Tensor | None,
-    other_rows: Tensor | None, out: Tensor,
+    launch: Launcher, case: TokenPixel, blocks: _config.RowBlocks, scores: Tensor, rows: Tensor,
+    other_scores: Tensor | None, other_rows: Tensor | None, out: Tensor,
 ) -> None:  # fmt: skip
     """Out (B, N, width) = scores · rows, plus other_scores · other_rows if given."""
     batch, count, _, heads, tokens = case.sizes
     width = out.shape[-1]
-    tile = _config.tile(launch.arch, launch.kind(out.dtype), "spread", heads * tokens, width)
+    tile = _config.tile(launch.arch, launch.kind(out.dtype), "spread", blocks.pitch, width)
     arguments = {
         "scores": scores, "rows": rows, "other_scores": other_scores, "other_rows": other_rows, "out": out,
-        "N": count, "R": heads * tokens, "pitch": case.pitch, "L": tokens,
+        "N": count, "H": heads, "L": tokens, **_columns(blocks), "MANY": blocks.many,
         **_strides("rows", rows, "bhl"), **_strides("other", other_rows, "bhl"), "WIDTH": width,
         "BLOCK_N": tile.pixels, "BLOCK_W": tile.channels, "BLOCK_R": tile.rows,
         "PRECISION": launch.precision(out.dtype),
@@ -284,44 +277,58 @@ def _spread(
     launch(spread_kernel, batch * -(-count // tile.pixels) * -(-width // tile.channels), arguments, tile)
 
 
+def _columns(blocks: _config.RowBlocks) -> dict[str, Any]:
+    """What kernels have to know to say whose a column of stored scores is."""
+    return {
+        "granules": blocks.pitch // _config.GRANULE, "GRANULE": _config.GRANULE, "COLUMNS": blocks.columns,
+        "GROUP": blocks.group,
+    }  # fmt: skip
+
+
 def _gather(
-    launch: Launcher, case: TokenPixel, scores: Tensor, rows: Tensor, outs: list[Tensor], tile_pixels: int = 0,
-    tile_stats: Tensor | None = None, pool_stats: Tensor | None = None,
+    launch: Launcher, case: TokenPixel, blocks: _config.RowBlocks, scores: Tensor, rows: Tensor, outs: list[Tensor],
+    tile_pixels: int = 0, tile_stats: Tensor | None = None, pool_stats: Tensor | None = None,
 ) -> None:  # fmt: skip
     """Each of `outs` (B, H / banks, L, width) = scoresᵀ · rows (B, N, width), with `tile_stats` a softmax."""
     batch, count, _, heads, tokens = case.sizes
     total, width = heads * tokens, rows.shape[-1]
     tile = _config.tile(launch.arch, launch.kind(rows.dtype), "gather", total, width)
+    if tile_pixels:
+        tile = tile._replace(pixels=min(tile.pixels, tile_pixels))  # a step lies within one tile of the scores
     unit = tile_pixels or max(tile.pixels, 64)
-    programs = batch * -(-total // tile.rows) * -(-width // tile.channels)
+    programs = batch * -(-blocks.pitch // tile.rows) * -(-width // tile.channels)
     parts, each = _config.splits(-(-count // unit), programs, launch.processors, -(-2 * total // unit))
-    partials = case.numbers(batch, parts, total, width)
-    split_stats = None if tile_stats is None else case.numbers(batch, parts, 2, total)
-    direct = parts == 1 and tile_stats is None and len(outs) == 1
+    partials = case.numbers(batch, parts, total, width) if parts > 1 else None
+    split_stats = case.numbers(batch, parts, 2, total) if parts > 1 and tile_stats is not None else None
     arguments = {
-        "scores": scores, "rows": rows, "tile_stats": tile_stats, "out": outs[0] if direct else partials,
-        "split_stats": split_stats, "N": count, "R": total, "pitch": case.pitch, **_strides("rows", rows, "bn"),
-        "splits": parts, "split_tiles": each, "WIDTH": width, "TILE": unit, "BLOCK_R": tile.rows,
-        "BLOCK_W": tile.channels, "BLOCK_N": tile.pixels, "PRECISION": launch.precision(rows.dtype),
+        "scores": scores, "rows": rows, "tile_stats": tile_stats, "out": outs[0] if partials is None else partials,
+        "other_out": outs[1] if partials is None and outs[1:] else None, "pool_stats": pool_stats,
+        "split_stats": split_stats, "N": count, "H": heads, "L": tokens, **_columns(blocks), "MANY": blocks.many,
+        **_strides("rows", rows, "bn"), "splits": parts, "split_tiles": each, "bank_rows": total // len(outs),
+        "WIDTH": width, "TILE": unit, "BLOCK_R": tile.rows, "BLOCK_W": tile.channels, "BLOCK_N": tile.pixels,
+        "WHOLE": partials is None, "PRECISION": launch.precision(rows.dtype),
     }  # fmt: skip
     launch(gather_kernel, programs * parts, arguments, tile)
-    if not direct:
-        _combine(launch, partials, outs, split_stats, pool_stats, total)
+    if partials is not None:
+        _combine(launch, partials, outs, total, split_stats, pool_stats)
 
 
 def _combine(
-    launch: Launcher, partials: Tensor, outs: list[Tensor], split_stats: Tensor | None = None,
-    pool_stats: Tensor | None = None, rows: int = 1,
+    launch: Launcher, partials: Tensor, outs: list[Tensor], rows: int = 1, split_stats: Tensor | None = None,
+    pool_stats: Tensor | None = None,
 ) -> None:  # fmt: skip
     """Sums partials (B, splits, …) over the splits into one or two outputs, in one order."""
     batch, parts = partials.shape[:2]
-    elements = partials[0, 0].numel()
+    if split_stats is None and len(outs) == 1:
+        rows = 1  # where rows stand behind each other they are one
+    width = partials[0, 0].numel() // rows
+    block = min(COMBINE.channels, _config.power_of_two(width))
     arguments = {
         "partials": partials, "split_stats": split_stats, "out": outs[0], "other_out": outs[1] if outs[1:] else None,
-        "pool_stats": pool_stats, "splits": parts, "elements": elements, "bank_elements": elements // len(outs),
-        "R": rows, "width": elements // rows, "BLOCK_S": COMBINE.rows, "BLOCK_E": COMBINE.channels,
+        "pool_stats": pool_stats, "splits": parts, "rows": rows, "bank_rows": rows // len(outs), "width": width,
+        "BLOCK_S": min(COMBINE.rows, _config.power_of_two(parts)), "BLOCK_E": block,
     }  # fmt: skip
-    launch(combine_kernel, batch * -(-elements // COMBINE.channels), arguments, COMBINE)
+    launch(combine_kernel, batch * rows * -(-width // block), arguments, COMBINE)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -378,17 +385,19 @@ def backward(
         return pixels, keys, values, bias, gate
     if values is not None and grads.painted is None:
         values.zero_()
-    probabilities = case.scores() if grads.painted is not None else None
-    slopes = case.scores()
-    if fused := case.fused(launch.arch, "backward"):
+    fused = case.fused(launch.arch, "backward")
+    blocks = fused[1] if fused else case.row_blocks(launch, "backward")
+    probabilities = case.scores(blocks) if grads.painted is not None else None
+    slopes = case.scores(blocks)
+    if fused:
         bias_partials, gate_partials = _backward_fused(launch, case, *fused, grads, probabilities, slopes, pixels)
     else:
-        weights = case.scores() if grads.pooled is not None else None
-        bias_partials, gate_partials = _backward_scores(launch, case, grads, probabilities, weights, slopes)
-        _spread(launch, case, slopes, case.keys, weights, grads.pooled, pixels)
-    _gather(launch, case, slopes, case.pixels, keys)
+        weights = case.scores(blocks) if grads.pooled is not None else None
+        bias_partials, gate_partials = _backward_scores(launch, case, blocks, grads, probabilities, weights, slopes)
+        _spread(launch, case, blocks, slopes, case.keys, weights, grads.pooled, pixels)
+    _gather(launch, case, blocks, slopes, case.pixels, keys)
     if probabilities is not None:
-        _gather(launch, case, probabilities, grads.painted, [values])
+        _gather(launch, case, blocks, probabilities, grads.painted, [values])
     if bias_partials is None:
         bias.zero_()
     else:
@@ -411,14 +420,12 @@ def _backward_fused(
 
 
 def _backward_scores(
-    launch: Launcher, case: TokenPixel, grads: Gradients, probabilities: Tensor | None, weights: Tensor | None,
-    slopes: Tensor,
+    launch: Launcher, case: TokenPixel, blocks: _config.RowBlocks, grads: Gradients, probabilities: Tensor | None,
+    weights: Tensor | None, slopes: Tensor,
 ) -> tuple[Tensor | None, Tensor | None]:  # fmt: skip
     """P, Q and dS; returns what the key bias and the gate get from each tile or block."""
     batch, count, channels, heads, tokens = case.sizes
-    kind = launch.kind(case.pixels.dtype)
-    blocks = _config.row_blocks(heads, tokens, _config.WIDEST[kind]["backward"])
-    tile = _config.tile(launch.arch, kind, "backward", blocks.rows, channels)
+    tile = _config.tile(launch.arch, launch.kind(case.pixels.dtype), "backward", blocks.rows, channels)
     lse = delta = None
     if blocks.many and grads.paints:
         lse = case.numbers(batch, heads, count)
@@ -445,7 +452,7 @@ def _backward_arguments(
         _pool_delta(launch, case, grads, pool_delta)
     bias = case.numbers(batch, -(-count // tile.pixels), heads * tokens) if grads.paints else None
     gate = None if case.gate is None else case.numbers(batch, blocks.blocks, count)
-    arguments = case.arguments(launch) | case.pool_arguments() | {
+    arguments = case.arguments(launch) | case.pool_arguments(blocks) | {
         "grad_painted": grads.painted, "grad_pooled": grads.pooled, "grad_lse": grads.lse, "pool_stats": grads.stats,
         "pool_delta": pool_delta, "bias_partials": bias, "gate_partials": gate,
         **_strides("painted", grads.painted, "bn"), **_strides("pooled", grads.pooled, "bhl"),

@@ -5,16 +5,14 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from rrsis_kernels.triton._products import place, row_product, tile_start
+from rrsis_kernels.triton._products import exp, place, row_block, row_product, tile_start
 from rrsis_kernels.triton._token_pixel_forward import (
     biased,
     kept_rows,
     of_head,
     paint_softmax,
     pool_scores,
-    row_block,
     row_offsets,
-    store_padding,
     store_scores,
 )
 
@@ -78,7 +76,7 @@ def pool_gradient(
     stats = pool_stats + (b * R + row) * 2
     total = tl.load(stats + 1, live, 0.0)
     inverse = tl.where(total == 0.0, 0.0, 1.0 / tl.where(total == 0.0, 1.0, total))
-    q = tl.exp(pooling - tl.load(stats, live, 0.0)[None, :]) * inverse[None, :]
+    q = exp(pooling - tl.load(stats, live, 0.0)[None, :]) * inverse[None, :]
     part = q * (pull - tl.load(pool_delta + b * R + row, live, 0.0)[None, :])
     if gate is not None:
         share = _gate_share(part, gate, gate_b, n, head, b, N, bank_heads)
@@ -90,11 +88,12 @@ def pool_gradient(
 def backward_scores_kernel(
     pixels, keys, values, key_bias, token_mask, pixel_mask, gate, grad_painted, grad_pooled, grad_lse, pool_stats,
     pool_delta, lse, delta, probabilities, weights, slopes, bias_partials, gate_partials,
-    N, H, L, pitch, bank_heads, pixels_b, pixels_n, keys_b, keys_h, keys_l, values_b, values_h, values_l, bias_b,
+    N, H, L, granules, bank_heads, pixels_b, pixels_n, keys_b, keys_h, keys_l, values_b, values_h, values_l, bias_b,
     bias_h, token_mask_b, pixel_mask_b, gate_b, painted_b, painted_n, pooled_b, pooled_h, pooled_l,
     grad_lse_b, grad_lse_h,
     C: tl.constexpr, D: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_R: tl.constexpr, BLOCK_C: tl.constexpr,
-    GROUP: tl.constexpr, MANY: tl.constexpr, PAINT: tl.constexpr, PRECISION: tl.constexpr,
+    GROUP: tl.constexpr, COLUMNS: tl.constexpr, MANY: tl.constexpr, GRANULE: tl.constexpr, PAINT: tl.constexpr,
+    PRECISION: tl.constexpr,
 ):  # fmt: skip
     """dS, and the softmaxes P and Q that the products of the backward read, for a tile and a block of rows.
 
@@ -107,8 +106,8 @@ def backward_scores_kernel(
     tiles = tl.cdiv(N, BLOCK_N)
     block, tile, b = place(blocks, tiles)
     n = tile * BLOCK_N + tl.arange(0, BLOCK_N)
-    head, token, live = row_block(block, H, L, GROUP, BLOCK_R, MANY)
-    row, member = head * L + token, head - block * GROUP
+    head, token, row, live = row_block(block, H, L, GROUP, BLOCK_R, MANY)
+    member = head - block * GROUP
     if MANY:
         member = head * 0
     i = tl.arange(0, BLOCK_N)
@@ -122,7 +121,7 @@ def backward_scores_kernel(
         kept = kept_rows(token_mask, token, live, b, token_mask_b)
         if MANY:
             sums = tl.load(lse + (b * H + block // tl.cdiv(L, BLOCK_R)) * N + n, n < N, 0.0)
-            p = tl.where(kept[None, :], tl.exp(scores - tl.where(sums == float("-inf"), 0.0, sums)[:, None]), 0.0)
+            p = tl.where(kept[None, :], exp(scores - tl.where(sums == float("-inf"), 0.0, sums)[:, None]), 0.0)
         else:
             p = paint_softmax(scores, kept, member, None, n, block, b, N, H, GROUP)
         pull = zeros
@@ -132,7 +131,7 @@ def backward_scores_kernel(
                 zeros, start, i * painted_n, n < N, values + b * values_b,
                 row_offsets(head, token, values_h, values_l), live, D, BLOCK_C, PRECISION,
             )  # fmt: skip
-            store_scores(probabilities, p, tile, row, live, b, N, pitch)
+            store_scores(probabilities, p, tile, block, b, N, granules, COLUMNS, GRANULE)
         slope = paint_gradient(
             p, pull, kept, member, grad_lse, grad_lse_b, grad_lse_h, delta, n, block, b, N, H, L, BLOCK_R, GROUP, MANY
         )
@@ -147,10 +146,6 @@ def backward_scores_kernel(
             scores, pull, pool_stats, pool_delta, gate_partials, n, head, row, live, block, blocks, b, N, R, bank_heads,
             pixel_mask, gate, pixel_mask_b, gate_b,
         )  # fmt: skip
-        store_scores(weights, q, tile, row, live, b, N, pitch)
+        store_scores(weights, q, tile, block, b, N, granules, COLUMNS, GRANULE)
         slope += part
-    store_scores(slopes, slope, tile, row, live, b, N, pitch)
-    if block == blocks - 1:
-        store_padding(probabilities, tile, b, N, R, pitch, BLOCK_N)
-        store_padding(weights, tile, b, N, R, pitch, BLOCK_N)
-        store_padding(slopes, tile, b, N, R, pitch, BLOCK_N)
+    store_scores(slopes, slope, tile, block, b, N, granules, COLUMNS, GRANULE)

@@ -5,23 +5,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from rrsis_kernels.triton._products import dense_start, place, row_product, tile_start
-
-
-@triton.jit
-def row_block(block, H, L, GROUP: tl.constexpr, BLOCK_R: tl.constexpr, MANY: tl.constexpr):
-    """Head, token and liveness of the rows of a block: GROUP whole heads, or (MANY) a part of one head's tokens."""
-    j = tl.arange(0, BLOCK_R)
-    if MANY:
-        per_head = tl.cdiv(L, BLOCK_R)
-        head = block // per_head + j * 0
-        token = (block % per_head) * BLOCK_R + j
-        live = token < L
-    else:
-        head = block * GROUP + j // L
-        token = j % L
-        live = (j < GROUP * L) & (head < H)
-    return head, token, live
+from rrsis_kernels.triton._products import dense_start, exp, place, row_block, row_product, tile_start
 
 
 @triton.jit
@@ -33,7 +17,7 @@ def row_offsets(head, token, head_stride, token_stride):
 @triton.jit
 def log_sigmoid(x):
     """Log σ(x) without overflow."""
-    return tl.minimum(x, 0.0) - tl.log(1.0 + tl.exp(-tl.abs(x)))
+    return tl.minimum(x, 0.0) - tl.log(1.0 + exp(-tl.abs(x)))
 
 
 @triton.jit
@@ -50,24 +34,15 @@ def pool_scores(scores, n, live, head, b, N, bank_heads, pixel_mask, gate, pixel
 
 
 @triton.jit
-def store_scores(base, scores, tile, row, live, b, N, pitch):
-    """Writes a tile of scores to its columns of (B, N, pitch)."""
+def store_scores(base, scores, tile, block, b, N, granules, COLUMNS: tl.constexpr, GRANULE: tl.constexpr):
+    """Writes a tile of scores to the columns of its block in (B, N, pitch)."""
     # Only the tile's start needs 64 bits: 64-bit offsets would take the registers of two more tiles of scores.
+    pitch = granules * GRANULE
     base = dense_start(base, b, N, tile * scores.shape[0], pitch)
-    i = tl.arange(0, scores.shape[0])
-    real = (tile * scores.shape[0] + i < N)[:, None]
-    tl.store(base + ((i * pitch)[:, None] + row[None, :]), scores.to(base.dtype.element_ty), real & live[None, :])
-
-
-@triton.jit
-def store_padding(base, tile, b, N, R, pitch, BLOCK_N: tl.constexpr):
-    """Zeros behind the last row, which products read; nothing where there is no tensor."""
-    if base is not None:
-        base = dense_start(base, b, N, tile * BLOCK_N, pitch)
-        i, rest = tl.arange(0, BLOCK_N), R + tl.arange(0, 16)
-        live = (tile * BLOCK_N + i < N)[:, None] & (rest < pitch)[None, :]
-        zeros = tl.zeros((BLOCK_N, 16), base.dtype.element_ty)
-        tl.store(base + ((i * pitch)[:, None] + rest[None, :]), zeros, live)
+    i, j = tl.arange(0, scores.shape[0]), tl.arange(0, scores.shape[1])
+    real = (tile * scores.shape[0] + i < N)[:, None] & (j < COLUMNS)[None, :]
+    target = base + ((i * pitch)[:, None] + (block * COLUMNS + j)[None, :])
+    tl.store(target, scores.to(base.dtype.element_ty), real)
 
 
 @triton.jit
@@ -106,7 +81,7 @@ def paint_softmax(scores, kept, member, lse, n, block, b, N, H, GROUP: tl.conste
     for g in tl.static_range(GROUP):
         top = tl.max(of_head(g, member, low, float("-inf"), GROUP), 1)
         p = of_head(g, member, low - tl.where(top == float("-inf"), 0.0, top)[:, None], p, GROUP)
-    p = tl.exp(p)
+    p = exp(p)
     for g in tl.static_range(GROUP):
         total = tl.sum(of_head(g, member, p, 0.0, GROUP), 1)
         safe = tl.where(total == 0.0, 1.0, total)
@@ -148,7 +123,7 @@ def row_stats_kernel(
         scores = tl.where(kept[None, :], scores, float("-inf"))
         now = tl.maximum(top, tl.max(scores, 1))
         shift = tl.where(now == float("-inf"), 0.0, now)
-        e, factor = tl.exp(scores - shift[:, None]), tl.exp(top - shift)
+        e, factor = exp(scores - shift[:, None]), exp(top - shift)
         total = total * factor + tl.sum(e, 1)
         top = now
         if grad_painted is not None:
@@ -168,28 +143,28 @@ def row_stats_kernel(
 
 @triton.jit
 def pool_tile(
-    scores, weights, tile_stats, tile, n, head, row, live, b, N, R, pitch, bank_heads, pixel_mask, gate,
-    pixel_mask_b, gate_b,
+    scores, weights, tile_stats, tile, block, n, head, row, live, b, N, R, granules, bank_heads, pixel_mask, gate,
+    pixel_mask_b, gate_b, COLUMNS: tl.constexpr, GRANULE: tl.constexpr,
 ):  # fmt: skip
     """Writes exponentials relative to the tile's maximum to `weights`, that and their total to `tile_stats`."""
     pooling = pool_scores(scores, n, live, head, b, N, bank_heads, pixel_mask, gate, pixel_mask_b, gate_b)
     top = tl.max(pooling, 0)
     shift = tl.where(top == float("-inf"), 0.0, top)
     # The products read rounded weights, so the total has to be that of the rounded ones.
-    w = tl.exp(pooling - shift[None, :]).to(weights.dtype.element_ty)
+    w = exp(pooling - shift[None, :]).to(weights.dtype.element_ty)
     stats = tile_stats + (b * tl.cdiv(N, scores.shape[0]) + tile) * 2 * R + row
     tl.store(stats, top, live)
     tl.store(stats + R, tl.sum(w.to(tl.float32), 0), live)
-    store_scores(weights, w, tile, row, live, b, N, pitch)
+    store_scores(weights, w, tile, block, b, N, granules, COLUMNS, GRANULE)
 
 
 @triton.jit
 def forward_scores_kernel(
     pixels, keys, key_bias, token_mask, pixel_mask, gate, probabilities, weights, tile_stats, lse,
-    N, H, L, pitch, bank_heads, pixels_b, pixels_n, keys_b, keys_h, keys_l, bias_b, bias_h, token_mask_b, pixel_mask_b,
-    gate_b,
+    N, H, L, granules, bank_heads, pixels_b, pixels_n, keys_b, keys_h, keys_l, bias_b, bias_h, token_mask_b,
+    pixel_mask_b, gate_b,
     C: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_R: tl.constexpr, BLOCK_C: tl.constexpr, GROUP: tl.constexpr,
-    MANY: tl.constexpr, PRECISION: tl.constexpr,
+    COLUMNS: tl.constexpr, MANY: tl.constexpr, GRANULE: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """Scores of a tile of pixels against a block of rows, and what paint and pool make of them.
 
@@ -201,8 +176,7 @@ def forward_scores_kernel(
     tiles = tl.cdiv(N, BLOCK_N)
     block, tile, b = place(blocks, tiles)
     n = tile * BLOCK_N + tl.arange(0, BLOCK_N)
-    head, token, live = row_block(block, H, L, GROUP, BLOCK_R, MANY)
-    row = head * L + token
+    head, token, row, live = row_block(block, H, L, GROUP, BLOCK_R, MANY)
     scores = row_product(
         tl.zeros((BLOCK_N, BLOCK_R), tl.float32), tile_start(pixels, b, pixels_b, tile * BLOCK_N, pixels_n),
         tl.arange(0, BLOCK_N) * pixels_n, n < N,
@@ -213,16 +187,13 @@ def forward_scores_kernel(
         kept = kept_rows(token_mask, token, live, b, token_mask_b)
         if MANY:
             sums = tl.load(lse + (b * H + block // tl.cdiv(L, BLOCK_R)) * N + n, n < N, 0.0)
-            p = tl.where(kept[None, :], tl.exp(scores - tl.where(sums == float("-inf"), 0.0, sums)[:, None]), 0.0)
+            p = tl.where(kept[None, :], exp(scores - tl.where(sums == float("-inf"), 0.0, sums)[:, None]), 0.0)
         else:
             p = paint_softmax(scores, kept, head - block * GROUP, lse, n, block, b, N, H, GROUP)
         if probabilities is not None:
-            store_scores(probabilities, p, tile, row, live, b, N, pitch)
+            store_scores(probabilities, p, tile, block, b, N, granules, COLUMNS, GRANULE)
     if weights is not None:
         pool_tile(
-            scores, weights, tile_stats, tile, n, head, row, live, b, N, R, pitch, bank_heads,
-            pixel_mask, gate, pixel_mask_b, gate_b,
+            scores, weights, tile_stats, tile, block, n, head, row, live, b, N, R, granules, bank_heads,
+            pixel_mask, gate, pixel_mask_b, gate_b, COLUMNS, GRANULE,
         )  # fmt: skip
-    if block == blocks - 1:
-        store_padding(probabilities, tile, b, N, R, pitch, BLOCK_N)
-        store_padding(weights, tile, b, N, R, pitch, BLOCK_N)

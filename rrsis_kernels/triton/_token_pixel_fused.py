@@ -10,16 +10,14 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from rrsis_kernels.triton._products import dense_start, place, tile_start
+from rrsis_kernels.triton._products import dense_start, place, row_block, tile_start
 from rrsis_kernels.triton._token_pixel_backward import paint_gradient, pool_gradient
 from rrsis_kernels.triton._token_pixel_forward import (
     biased,
     kept_rows,
     paint_softmax,
     pool_tile,
-    row_block,
     row_offsets,
-    store_padding,
     store_scores,
 )
 
@@ -43,10 +41,10 @@ def store_rows(out, sums, tile, b, N, WIDTH: tl.constexpr, PADDED: tl.constexpr)
 @triton.jit
 def forward_fused_kernel(
     pixels, keys, values, key_bias, token_mask, pixel_mask, gate, painted, weights, tile_stats, lse,
-    N, H, L, pitch, bank_heads, pixels_b, pixels_n, keys_b, keys_h, keys_l, values_b, values_h, values_l, bias_b,
+    N, H, L, granules, bank_heads, pixels_b, pixels_n, keys_b, keys_h, keys_l, values_b, values_h, values_l, bias_b,
     bias_h, token_mask_b, pixel_mask_b, gate_b,
     C: tl.constexpr, D: tl.constexpr, WHOLE_C: tl.constexpr, WHOLE_D: tl.constexpr, BLOCK_N: tl.constexpr,
-    BLOCK_R: tl.constexpr, GROUP: tl.constexpr, PRECISION: tl.constexpr,
+    BLOCK_R: tl.constexpr, GROUP: tl.constexpr, COLUMNS: tl.constexpr, GRANULE: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """Paints a tile of pixels and writes its lse; with `weights`, what the pool needs as in `forward_scores_kernel`."""
     _, tile, b = place(1, tl.cdiv(N, BLOCK_N))
@@ -56,8 +54,7 @@ def forward_fused_kernel(
     x = whole_rows(tile_start(pixels, b, pixels_b, tile * BLOCK_N, pixels_n), i * pixels_n, n < N, C, WHOLE_C)
     sums = tl.zeros((BLOCK_N, WHOLE_D), tl.float32)
     for block in range(0, blocks):
-        head, token, live = row_block(block, H, L, GROUP, BLOCK_R, False)
-        row = head * L + token
+        head, token, row, live = row_block(block, H, L, GROUP, BLOCK_R, False)
         k = whole_rows(keys + b * keys_b, row_offsets(head, token, keys_h, keys_l), live, C, WHOLE_C)
         scores = tl.dot(x, tl.trans(k), input_precision=PRECISION)
         scores = biased(scores, key_bias, head, token, live, b, bias_b, bias_h)
@@ -67,10 +64,9 @@ def forward_fused_kernel(
         sums = tl.dot(p.to(v.dtype), v, sums, input_precision=PRECISION)
         if weights is not None:
             pool_tile(
-                scores, weights, tile_stats, tile, n, head, row, live, b, N, R, pitch, bank_heads,
-                pixel_mask, gate, pixel_mask_b, gate_b,
+                scores, weights, tile_stats, tile, block, n, head, row, live, b, N, R, granules, bank_heads,
+                pixel_mask, gate, pixel_mask_b, gate_b, COLUMNS, GRANULE,
             )  # fmt: skip
-    store_padding(weights, tile, b, N, R, pitch, BLOCK_N)
     store_rows(painted, sums, tile, b, N, D, WHOLE_D)
 
 
@@ -78,11 +74,12 @@ def forward_fused_kernel(
 def backward_fused_kernel(
     pixels, keys, values, key_bias, token_mask, pixel_mask, gate, grad_painted, grad_pooled, grad_lse, pool_stats,
     pool_delta, probabilities, slopes, grad_pixels, bias_partials, gate_partials,
-    N, H, L, pitch, bank_heads, pixels_b, pixels_n, keys_b, keys_h, keys_l, values_b, values_h, values_l, bias_b,
+    N, H, L, granules, bank_heads, pixels_b, pixels_n, keys_b, keys_h, keys_l, values_b, values_h, values_l, bias_b,
     bias_h, token_mask_b, pixel_mask_b, gate_b, painted_b, painted_n, pooled_b, pooled_h, pooled_l,
     grad_lse_b, grad_lse_h,
     C: tl.constexpr, D: tl.constexpr, WHOLE_C: tl.constexpr, WHOLE_D: tl.constexpr, BLOCK_N: tl.constexpr,
-    BLOCK_R: tl.constexpr, GROUP: tl.constexpr, PAINT: tl.constexpr, PRECISION: tl.constexpr,
+    BLOCK_R: tl.constexpr, GROUP: tl.constexpr, COLUMNS: tl.constexpr, GRANULE: tl.constexpr, PAINT: tl.constexpr,
+    PRECISION: tl.constexpr,
 ):  # fmt: skip
     """As `backward_scores_kernel`, but the pixels' gradient is written here and Q nowhere."""
     tiles = tl.cdiv(N, BLOCK_N)
@@ -96,8 +93,8 @@ def backward_fused_kernel(
         do = whole_rows(start, i * painted_n, n < N, D, WHOLE_D)
     sums = tl.zeros((BLOCK_N, WHOLE_C), tl.float32)
     for block in range(0, blocks):
-        head, token, live = row_block(block, H, L, GROUP, BLOCK_R, False)
-        row, member = head * L + token, head - block * GROUP
+        head, token, row, live = row_block(block, H, L, GROUP, BLOCK_R, False)
+        member = head - block * GROUP
         k = whole_rows(keys + b * keys_b, row_offsets(head, token, keys_h, keys_l), live, C, WHOLE_C)
         scores = tl.dot(x, tl.trans(k), input_precision=PRECISION)
         scores = biased(scores, key_bias, head, token, live, b, bias_b, bias_h)
@@ -109,7 +106,7 @@ def backward_fused_kernel(
             if grad_painted is not None:
                 v = whole_rows(values + b * values_b, row_offsets(head, token, values_h, values_l), live, D, WHOLE_D)
                 pull = tl.dot(do, tl.trans(v), input_precision=PRECISION)
-                store_scores(probabilities, p, tile, row, live, b, N, pitch)
+                store_scores(probabilities, p, tile, block, b, N, granules, COLUMNS, GRANULE)
             slope = paint_gradient(
                 p, pull, kept, member, grad_lse, grad_lse_b, grad_lse_h, None, n, block, b, N, H, L, BLOCK_R, GROUP,
                 False,
@@ -125,8 +122,6 @@ def backward_fused_kernel(
             )  # fmt: skip
             sums = tl.dot(q.to(dy.dtype), dy, sums, input_precision=PRECISION)
             slope += part
-        store_scores(slopes, slope, tile, row, live, b, N, pitch)
+        store_scores(slopes, slope, tile, block, b, N, granules, COLUMNS, GRANULE)
         sums = tl.dot(slope.to(k.dtype), k, sums, input_precision=PRECISION)
-    store_padding(probabilities, tile, b, N, R, pitch, BLOCK_N)
-    store_padding(slopes, tile, b, N, R, pitch, BLOCK_N)
     store_rows(grad_pixels, sums, tile, b, N, C, WHOLE_C)

@@ -46,7 +46,8 @@ def test_the_cpu_kernels_are_chosen_on_the_cpu(op):
     assert len(custom_ops_of(small_case(op))) == 1, "what was forced stays forced"
 
 
-def test_the_reference_is_chosen_where_nothing_is_verified():
+def test_the_reference_is_chosen_where_nothing_is_verified(monkeypatch):
+    monkeypatch.setattr(backends, "_gpus_are_verified", lambda: False)
     assert backends.choose(OPS[0], "cuda", torch.float16) == "reference"
     assert backends.choose(OPS[0], "mps", torch.float32) == "reference"
 
@@ -56,7 +57,8 @@ def test_explanations_agree_with_the_choice(op):
     for device in ("cpu", "cuda:1", "meta"):
         for dtype in backends.DTYPES:
             supports = backends.explain(op, device, dtype)
-            assert tuple(supports) == backends.BACKENDS
+            assert tuple(supports) == backends.preference(op)
+            assert set(supports) == set(backends.BACKENDS)
             assert all(support.reason for support in supports.values())
             chosen = backends.choose(op, torch.device(device).type, dtype)
             assert chosen == next(name for name, support in supports.items() if support.ok)
@@ -165,9 +167,30 @@ def test_training_does_not_choose_a_backend_without_a_backward(monkeypatch):
         return backends.Support(backend != "cuda" or function == "forward", backend)
 
     monkeypatch.setattr(backends, "can_run", can_run)
-    monkeypatch.setitem(backends.VERIFIED, "cuda", ("cuda", "triton"))
-    assert backends.choose("twin_stream_attention", "cuda", torch.float32) == "cuda"
-    assert backends.choose("twin_stream_attention", "cuda", torch.float32, differentiate=True) == "triton"
+    monkeypatch.setattr(backends, "_gpus_are_verified", lambda: True)
+    assert backends.choose("twin_mask_statistics", "cuda", torch.float32) == "cuda"
+    assert backends.choose("twin_mask_statistics", "cuda", torch.float32, differentiate=True) == "triton"
+
+
+@pytest.mark.parametrize("op", OPS)
+def test_kernels_are_chosen_on_gpus_that_they_were_tested_on(monkeypatch, op):
+    """In half precision all; exact products of fp32 are left to PyTorch."""
+    monkeypatch.setattr(backends, "can_run", lambda *call: backends.Support(call[1] != "cpu", call[1]))
+    monkeypatch.setattr(backends, "_gpus_are_verified", lambda: True)
+    assert backends.choose(op, "cuda", torch.bfloat16) == backends.preference(op)[0]
+    due = "reference" if op in backends.PRODUCTS else backends.preference(op)[0]
+    assert backends.choose(op, "cuda", torch.float32) == due
+    monkeypatch.setattr(backends, "_gpus_are_verified", lambda: False)
+    assert backends.choose(op, "cuda", torch.bfloat16) == "reference"
+    assert "on this GPU yet" in backends.can_choose(op, "triton", "cuda", torch.bfloat16).reason
+
+
+@pytest.mark.parametrize(("majors", "verified"), [([9], True), ([9, 9], True), ([9, 8], False), ([12], False)])
+def test_gpus_are_told_apart_by_their_capability(monkeypatch, majors, verified):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: len(majors))
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda index: (majors[index], 0))
+    assert backends._gpus_are_verified.__wrapped__() == verified
 
 
 def test_a_call_is_differentiated_where_autograd_follows_it():

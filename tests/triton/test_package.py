@@ -50,8 +50,8 @@ def test_predicate():
         assert "float64" in backends.can_run(op, "triton", "cuda", torch.float64).reason
         assert "TRITON_INTERPRET=1" in backends.can_run(op, "triton", "cpu", torch.float32).reason
         assert "not on mps" in backends.can_run(op, "triton", "mps", torch.float32).reason
-        support = backends.can_choose(op, "triton", "cuda", torch.float32)
-        assert support.ok == ("triton" in backends.VERIFIED["cuda"])
+        support = backends.can_choose(op, "triton", "cuda", torch.bfloat16)
+        assert support.ok == ("triton" in backends.verified("cuda"))
 
 
 @pytest.mark.skipif(not triton.INSTALLED, reason="triton is not installed")
@@ -78,7 +78,7 @@ def able(monkeypatch):
     def set_able(*names, verified=()):
         support = {True: backends.Support(True, "able"), False: backends.Support(False, "unable")}
         monkeypatch.setattr(backends, "can_run", lambda op, backend, *rest: support[backend in names])
-        monkeypatch.setattr(backends, "VERIFIED", {"cuda": verified})
+        monkeypatch.setattr(backends, "verified", lambda device_type: verified)
 
     return set_able
 
@@ -86,17 +86,20 @@ def able(monkeypatch):
 BOTH = ("cuda", "triton")
 
 
-def test_kernels_at_one_key(able):
+@pytest.mark.parametrize("op", backends.OPS)
+def test_kernels_at_one_key(able, op):
+    first = backends.preference(op)[0]
+    other = "triton" if first == "cuda" else "cuda"
     able("cuda", "triton")
-    assert dispatch.select("op", BOTH, "cuda", torch.float32) == "cuda"
-    with use_backend("triton"):
-        assert dispatch.select("op", BOTH, "cuda", torch.float32) == "triton"
+    assert dispatch.select(op, BOTH, "cuda", torch.float32) == first
+    with use_backend(other):
+        assert dispatch.select(op, BOTH, "cuda", torch.float32) == other
     with use_backend("reference"):  # a direct call of the operator
-        assert dispatch.select("op", BOTH, "cuda", torch.float32) == "cuda"
-    able("cuda", "triton", verified=("triton",))
-    assert dispatch.select("op", BOTH, "cuda", torch.float32) == "triton"
-    able("triton")
-    assert dispatch.select("op", BOTH, "cuda", torch.float32) == "triton"
+        assert dispatch.select(op, BOTH, "cuda", torch.float32) == first
+    able("cuda", "triton", verified=(other,))
+    assert dispatch.select(op, BOTH, "cuda", torch.float32) == other
+    able(other)
+    assert dispatch.select(op, BOTH, "cuda", torch.float32) == other
 
 
 def test_no_kernel_at_a_key(able):

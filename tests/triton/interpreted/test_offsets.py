@@ -67,10 +67,11 @@ def spread(scores, rows):
     width, pitch = rows.shape[-1], scores.stride(1)
     tensors = {"scores": scores, "rows": rows, "out": torch.empty(batch, count, width)}
     none = dict.fromkeys(("other_scores", "other_rows")) | dict.fromkeys(("other_b", "other_h", "other_l"), 0)
-    sizes = {"N": count, "R": total, "pitch": pitch, "L": total, "WIDTH": width, "PRECISION": "ieee"}
+    sizes = {"N": count, "H": 1, "L": total, "granules": pitch // 8, "WIDTH": width, "PRECISION": "ieee"}
+    columns = {"GRANULE": 8, "COLUMNS": total, "GROUP": 1, "MANY": False}
     strides = {"rows_b": rows.stride(0), "rows_h": 0, "rows_l": width}
     blocks = {"BLOCK_N": 16, "BLOCK_W": 16, "BLOCK_R": 16, "warps": 4}
-    _launch.run(spread_kernel, (batch * -(-count // 16),), **tensors, **none, **sizes, **strides, **blocks)
+    _launch.run(spread_kernel, (batch * -(-count // 16),), **tensors, **none, **sizes, **columns, **strides, **blocks)
     return tensors["out"]
 
 
@@ -84,9 +85,9 @@ def test_scores(sparse):
 
 def test_what_is_counted_in_32_bits_is_refused():
     can_run = triton.module("bidirectional_spatial_correlation").can_run
-    sizes = {"B": 9, "N": 2**22, "C": 256, "D": 256, "H": 8, "L": 62}
+    sizes = {"B": 9, "N": 2**22, "C": 256, "D": 256, "H": 8, "L": 27}
     assert can_run(torch.float16, sizes).ok, "pixels of more than 2³¹ elements"
-    assert not can_run(torch.float16, sizes | {"L": 64}).ok
-    assert "scores" in can_run(torch.float16, sizes | {"L": 64}).reason
-    sizes = {"B": 1, "N": 2**22, "C": 16, "H": 8, "K": 32}
+    assert not can_run(torch.float16, sizes | {"L": 29}).ok
+    assert "scores" in can_run(torch.float16, sizes | {"L": 29}).reason
+    sizes = {"B": 1, "N": 2**22, "C": 16, "H": 8, "K": 15}
     assert not triton.module("twin_stream_attention").can_run(torch.float16, sizes).ok, "of both streams"
