@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from transformers import BertConfig
+from transformers import BertConfig, configuration_utils
 from transformers.configuration_utils import PreTrainedConfig
 
 NUM_STAGES = 4
@@ -62,7 +62,11 @@ class BTDNetConfig(PreTrainedConfig):
     """
 
     model_type = "btdnet"
-    sub_configs_defaults = {"text_config": BertConfig}
+    # The new name is of transformers 5.19 or 5.20, whose first versions took specifications alone.
+    if hasattr(configuration_utils, "SubConfigSpec"):
+        sub_configs_defaults = {"text_config": configuration_utils.SubConfigSpec(BertConfig)}
+    else:
+        sub_configs = {"text_config": BertConfig}
 
     architecture: str = "btdnet"
     lavt_positions: bool = False
@@ -106,6 +110,8 @@ class BTDNetConfig(PreTrainedConfig):
 
     def __post_init__(self, **kwargs: Any) -> None:
         """Fills in what was left open, then checks that the values fit each other."""
+        if not isinstance(self.text_config, PreTrainedConfig):  # newer transformers do it in __post_init__
+            self.text_config = BertConfig(**(self.text_config or {}))
         super().__post_init__(**kwargs)
         self.backbone_kwargs = dict(self.backbone_kwargs or {})
         if self.architectures is None and self.architecture in ARCHITECTURES:

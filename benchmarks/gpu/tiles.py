@@ -82,8 +82,7 @@ def product_changes(arch: int, kind: str) -> list[Change]:
     wide = 1 if halves else 2  # numbers twice as wide: half the channels of a step
     add("forward", FORWARD, both, [Tile(n, 0, 64 // wide, w, 3) for n, w in product((64, 128), (4, 8))])
     add("forward_wide", FORWARD, paints, [Tile(64, 0, c // wide, w, 3) for c, w in product((64, 128), (4, 8))])
-    for kernel in ("backward", "backward_wide"):
-        add(kernel, BOTH, both, [Tile(64, 0, c // wide, w, 3) for c, w in product((32, 64), (4, 8))])
+    add("backward", BOTH, both, [Tile(64, 0, c // wide, w, 3) for c, w in product((32, 64), (4, 8))])
     add("spread", BOTH, paints, [Tile(n, 32, c // wide, w, 3) for n, c, w in product((64, 128), (64, 128), (4, 8))])
     add("gather", BOTH, both, [Tile(n, 64, c // wide, w, 3) for n, c, w in product((64, 128), (64, 128), (4, 8))])
     return found

@@ -18,7 +18,7 @@ def traffic(shape: Shape, pass_name: str) -> Floor:
     fused, blocks = _plan(shape, pass_name)
     least = floor(shape, pass_name, DTYPE)
     per_pixel = shape.batch * shape.pixels * DTYPE.itemsize
-    pixels, scores = per_pixel * shape.channels, per_pixel * shape.heads * shape.tokens
+    pixels, scores = per_pixel * shape.channels, per_pixel * blocks.pitch
     flops = 2 * shape.batch * shape.pixels * shape.channels
     product, padded = flops * shape.heads * shape.tokens, flops * blocks.rows * blocks.blocks
     if pass_name == FORWARD:

@@ -1,8 +1,9 @@
 """Block shapes, warps, stages and splits: one table per architecture and a rule for how rows are blocked.
 
-Nothing here has run on a GPU yet: the numbers come from register and shared-memory counts of compiled code (the test of
-ahead-of-time compilation prints them) and from predicted traffic. Nothing is measured unless `RRSIS_KERNELS_AUTOTUNE=1`
-asks for it (`_launch.run`).
+What stands for sm_90 in half precision and for the kernels without products was chosen on an H200
+(`python -m benchmarks.gpu.tiles`, 2026-11-26). The other numbers come from register and shared-memory counts of
+compiled code, which the test of ahead-of-time compilation prints, and from predicted traffic. Nothing is measured at a
+user's call unless `RRSIS_KERNELS_AUTOTUNE=1` asks for it (`_launch.run`).
 """
 
 from __future__ import annotations
@@ -84,8 +85,8 @@ WIDEST = {
     "single": {"forward": 64, "backward": 64},
 }
 
-WIDE = {"forward": 64, "backward": 32}
-"""Rows of a block beyond which a kernel takes its configuration for wide blocks."""
+WIDE = {"forward": 64}
+"""Rows of a block beyond which a kernel takes its configuration for wide blocks, where it has one."""
 
 # By kind of kernel: scores are products over channels, spread goes from rows to pixels, gather from pixels to rows.
 HALF = {
@@ -109,23 +110,24 @@ SINGLE = {
     "gather": Tile(16, 64, 64, 8, 2),
 }
 TABLE = {
-    # What fits without spills differs: these are the largest tiles found that do, with Triton 3.6, 3.8 and 3.9.
+    # What fits without spills differs: these are the largest tiles found that do, with Triton 3.6 and 3.8.
     80: {
         "half": HALF
         | {
             "forward": Tile(64, 0, 64, 8, 3),
-            "backward": Tile(32, 0, 64, 8, 3),
+            "backward": Tile(32, 0, 64, 8, 2),
             "gather": Tile(64, 64, 64, 8, 3),
         },
         "tf32": TF32,
         "single": SINGLE | {"spread": Tile(64, 16, 64, 4, 2)},
     },
-    # Hopper's matrix instructions take 64 pixels, whose sums leave less room.
+    # Hopper's matrix instructions take 64 pixels, and four warps: eight share a tile of twice as many.
     90: {
         "half": HALF
         | {
+            "forward": Tile(128, 0, 64, 4, 3),
             "backward": Tile(64, 0, 64, 4, 3),
-            "backward_wide": Tile(64, 0, 64, 8, 3),
+            "gather": Tile(64, 64, 128, 4, 3),
         },
         "tf32": TF32 | {"backward": Tile(64, 0, 16, 8, 3)},
         "single": SINGLE | {"backward": Tile(64, 0, 16, 8, 2)},
@@ -146,18 +148,20 @@ TABLE = {
 FUSED_ROWS = 32
 """Block of rows up to which kernels keep whole rows of pixels."""
 
-# Kernel of that kind: configurations by the widest rows of pixels that they take, the narrowest first; None where
-# kernels via scores are faster.
+# Kernel of that kind: configurations by the widest rows of pixels that they take, the narrowest first. On an H200 rows
+# of 256 channels take 1.3 times as long (Grounding DINO's layer) as via scores, forward, and no less backward.
 FUSED_TABLE: dict[int, dict[str, list[tuple[int, Tile | None]]]] = {
     80: {"forward": [(128, Tile(128, 0, 0, 8, 2))]},
     # With 8 warps on 64 pixels both halves of the warps would compute the same: Triton spreads chained products along
     # the pixels alone.
-    90: {
-        "forward": [(128, Tile(64, 0, 0, 4, 2)), (256, Tile(128, 0, 0, 8, 2))],
-        "backward": [(128, Tile(128, 0, 0, 8, 1)), (256, None)],
-    },
-    100: {"forward": [(128, Tile(64, 0, 0, 4, 2))]},
+    90: {"forward": [(128, Tile(64, 0, 0, 4, 2))], "backward": [(128, Tile(64, 0, 0, 4, 2))]},
+    100: {"forward": [(128, Tile(64, 0, 0, 4, 1))]},
 }
+
+MEASURED_SPILLS = {
+    90: {"backward_scores_kernel": 128, "backward_fused_kernel": 16, "combine_kernel": 32, "gather_kernel": 8}
+}
+"""Bytes a thread that configurations measured on such a GPU may spill: they were the fastest all the same."""
 
 # Cosine: elements of 2 bytes (half as many of 4) of one input. Statistics: pixels that are worked on at once.
 MEMORY_BOUND = {

@@ -101,6 +101,9 @@ def on_device_of(name: str) -> Iterator[None]:
     Place.device_type = "cuda" if name in GPU_BACKENDS and not on_the_host(name) else "cpu"
     try:
         with torch.device(Place.device_type) if Place.device_type != before else contextlib.nullcontext():
+            # PyTorch notes down at its first call for which functions a default device is meant: before
+            # `poisoned_empty` has replaced some of them.
+            torch.empty(0)
             yield
     finally:
         Place.device_type = before
