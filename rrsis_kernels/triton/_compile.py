@@ -86,7 +86,8 @@ def _cuobjdump() -> Path:
 def faults(spec: AotSpec, arch: int, needs: Resources) -> list[str]:
     """What is wrong with a compiled kernel."""
     found = []
-    if needs.spills > _config.MEASURED_SPILLS.get(arch, {}).get(spec.kernel.__name__, 0):
+    name = getattr(spec.kernel, "__name__", "")
+    if needs.spills > _config.MEASURED_SPILLS.get(arch, {}).get(name, 0):
         found.append(f"{needs.spills} bytes of registers spilled per thread")
     if needs.shared > SHARED_LIMIT[arch]:
         found.append(f"{needs.shared} bytes of shared memory, {SHARED_LIMIT[arch]} at the most")

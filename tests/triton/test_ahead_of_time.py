@@ -64,3 +64,17 @@ def test_faults_are_seen():
     found = _compile.faults(spec, 90, _compile.Resources(255, 228 * 1024, 16, False))
     assert len(found) == 3
     assert all("sm_90 a product" in fault for fault in found)
+
+
+def test_a_kernel_that_was_measured_may_spill_as_much_as_then():
+    from rrsis_kernels.triton import _compile, _config
+    from rrsis_kernels.triton._aot import AotSpec
+
+    def combine_kernel():
+        """Only its name counts."""
+
+    spec = AotSpec("a sum", combine_kernel, {}, {}, 4, 1, False, False)
+    most = _config.MEASURED_SPILLS[90]["combine_kernel"]
+    assert _compile.faults(spec, 90, _compile.Resources(100, 1000, most, False)) == []
+    assert len(_compile.faults(spec, 90, _compile.Resources(100, 1000, most + 1, False))) == 1
+    assert len(_compile.faults(spec, 80, _compile.Resources(100, 1000, most, False))) == 1

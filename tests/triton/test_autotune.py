@@ -44,7 +44,7 @@ def launched(monkeypatch, tmp_path):
 
 
 def launch(**changed):
-    given = dict.fromkeys(combine_kernel.arg_names) | {"partials": torch.empty(2), "splits": 3, "elements": 12}
+    given = dict.fromkeys(combine_kernel.arg_names) | {"partials": torch.empty(2), "splits": 3, "width": 12}
     given |= changed
     warps, stages = TABLE
     _launch.run(combine_kernel, (1,), given.pop("partials"), **given, warps=warps, stages=stages)
@@ -69,7 +69,7 @@ def test_the_fastest_is_found_once_and_kept_for_other_processes(launched, monkey
     _launch._autotuned.cache_clear()  # as another process would find it
     launch()
     assert launched == [BEST] * 2, "found again on disk"
-    for changed in ({"elements": 13}, {"R": "ieee"}, {"R": "tf32"}):
+    for changed in ({"width": 13}, {"rows": "ieee"}, {"rows": "tf32"}):
         launched.clear()
         launch(**changed)
         assert launched == [*_launch.CANDIDATES, BEST], "other sizes and precisions are measured for themselves"
