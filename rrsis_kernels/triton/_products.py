@@ -1,8 +1,6 @@
 """Products between scores and rows: what tokens send to pixels and pixels to tokens, and sums of partial results.
 
-Scores are stored as (B, N, pitch): COLUMNS columns, a multiple of 8, for each block of token rows, so that whole
-vectors are written and read; columns of a block that are no row's hold zeros. `row_block` and `row_of_column` say which
-column is whose.
+Stored scores are (B, N, pitch), in blocks of columns (`_placement`).
 """
 
 from __future__ import annotations
@@ -10,93 +8,8 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-LOG2_E = tl.constexpr(1.4426950408889634)
-LN_2 = tl.constexpr(0.6931471805599453)
-LEAST_EXPONENT = tl.constexpr(-200.0)
-"""Where the exponential is zero anyway."""
-
-
-@triton.jit
-def exp(x):
-    """e^x for x <= 0 as exact as fp32 allows.
-
-    The hardware has 2^x alone, and the rounding of x·log2(e) would be felt where scores are sharp: |x| times 6e-8.
-    """
-    x = tl.maximum(x, LEAST_EXPONENT, propagate_nan=tl.PropagateNan.ALL)
-    power = x * LOG2_E
-    rest = tl.fma(x, LOG2_E, -power)
-    value = tl.exp2(power)
-    return tl.fma(value, rest * LN_2, value)
-
-
-@triton.jit
-def add_product(a, b, sums, PRECISION: tl.constexpr):
-    """`sums` + a · b; in exact fp32 the product of a block is summed by itself, whose errors grow less."""
-    if a.dtype == tl.float32 and PRECISION == "ieee":
-        # A plain addition would be folded into the product, as one long chain.
-        part = tl.dot(a, b, input_precision=PRECISION)
-        return tl.fma(part, 1.0, sums)
-    return tl.dot(a, b, sums, input_precision=PRECISION)
-
-
-@triton.jit
-def row_block(block, H, L, GROUP: tl.constexpr, BLOCK_R: tl.constexpr, MANY: tl.constexpr):
-    """Head, token, row and liveness of a block's columns: GROUP whole heads, or (MANY) a part of one head's tokens."""
-    j = tl.arange(0, BLOCK_R)
-    if MANY:
-        per_head = tl.cdiv(L, BLOCK_R)
-        head = block // per_head + j * 0
-        first = (block % per_head) * BLOCK_R
-        token = first + j
-        row = (block // per_head) * L + first + j
-        live = token < L
-    else:
-        head = block * GROUP + j // L
-        token = j % L
-        row = block * GROUP * L + j
-        live = (j < GROUP * L) & (head < H)
-    return head, token, row, live
-
-
-@triton.jit
-def columns_of(H, L, GROUP: tl.constexpr, COLUMNS: tl.constexpr, MANY: tl.constexpr):
-    """How many columns all blocks have."""
-    return (H * tl.cdiv(L, COLUMNS) if MANY else tl.cdiv(H, GROUP)) * COLUMNS
-
-
-@triton.jit
-def row_of_column(column, H, L, GROUP: tl.constexpr, COLUMNS: tl.constexpr, MANY: tl.constexpr):
-    """Head, token and liveness of columns of stored scores."""
-    block, j = column // COLUMNS, column % COLUMNS
-    if MANY:
-        per_head = tl.cdiv(L, COLUMNS)
-        head = block // per_head
-        token = (block % per_head) * COLUMNS + j
-        live = (token < L) & (head < H)
-    else:
-        head = block * GROUP + j // L
-        token = j % L
-        live = (j < GROUP * L) & (head < H)
-    return head, token, live
-
-
-@triton.jit
-def place(blocks, tiles):
-    """This program's block, tile and batch entry; blocks of one tile are neighbours and share its rows in L2."""
-    program = tl.program_id(0)
-    return program % blocks, (program // blocks) % tiles, (program // blocks // tiles).to(tl.int64)
-
-
-@triton.jit
-def tile_start(base, b, batch_stride, start, stride):
-    """The tensor from its pixel `start` of sample b: only the start of a tile is counted in 64 bits."""
-    return base + b * batch_stride + tl.cast(start, tl.int64) * stride
-
-
-@triton.jit
-def dense_start(base, b, N, start, width):
-    """The same of a dense tensor (B, N, width). A sample's N·width may pass 32 bits, so it is not a stride here."""
-    return base + (b * N + start) * width
+from rrsis_kernels.triton._arithmetic import add_product, exp
+from rrsis_kernels.triton._placement import columns_of, dense_start, place, row_of_column, tile_start
 
 
 @triton.jit

@@ -5,7 +5,9 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from rrsis_kernels.triton._products import exp, place, row_block, row_product, tile_start
+from rrsis_kernels.triton._arithmetic import exp
+from rrsis_kernels.triton._placement import place, row_block, tile_start
+from rrsis_kernels.triton._products import row_product
 from rrsis_kernels.triton._token_pixel_forward import (
     biased,
     kept_rows,

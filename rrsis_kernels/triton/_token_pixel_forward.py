@@ -5,7 +5,9 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from rrsis_kernels.triton._products import dense_start, exp, place, row_block, row_product, tile_start
+from rrsis_kernels.triton._arithmetic import exp
+from rrsis_kernels.triton._placement import dense_start, place, row_block, tile_start
+from rrsis_kernels.triton._products import row_product
 
 
 @triton.jit

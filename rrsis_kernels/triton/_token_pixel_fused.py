@@ -10,7 +10,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from rrsis_kernels.triton._products import dense_start, place, row_block, tile_start
+from rrsis_kernels.triton._placement import dense_start, place, row_block, tile_start
 from rrsis_kernels.triton._token_pixel_backward import paint_gradient, pool_gradient
 from rrsis_kernels.triton._token_pixel_forward import (
     biased,

@@ -1,5 +1,7 @@
 """Every kernel at every shipped configuration, compiled for each architecture without a GPU."""
 
+import re
+
 import pytest
 import torch
 
@@ -26,6 +28,24 @@ def test_no_spills_and_within_the_limits(op, arch):
         assert needs.registers > 0
         wrong += _compile.faults(spec, arch, needs)
     assert not wrong, "\n".join(wrong)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("arch", [80, 90, 100])
+@pytest.mark.parametrize("op", ["bidirectional_spatial_correlation", "twin_stream_attention"])
+def test_scores_are_stored_in_whole_vectors(op, arch):
+    """Two bytes at a time took twice as long on an H200, the second-level cache being busy with parts of sectors."""
+    from rrsis_kernels.triton import _compile
+
+    storing = ("forward_scores_kernel", "forward_fused_kernel", "backward_scores_kernel", "backward_fused_kernel")
+    specs = [spec for spec in triton.module(op).aot_specs(arch) if spec.kernel.__name__ in storing]
+    specs = [spec for spec in specs if spec.name.startswith("bf16")]
+    assert len({spec.kernel.__name__ for spec in specs}) >= 2
+    for spec in specs:
+        ptx = _compile.compile_spec(spec, arch).asm["ptx"]
+        # Elsewhere the tiles are smaller: a thread has no eight numbers of a row.
+        assert "st.global.v4.b32" in ptx or arch != 90, spec.name
+        assert not re.search(r"st\.global\.[bu]16", ptx), spec.name
 
 
 @pytest.fixture(params=["ieee", "tf32"])
