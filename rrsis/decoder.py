@@ -358,9 +358,11 @@ class TwinStreamDecoder(nn.Module):
     def _gate(self, output: DecoderOutput, size: torch.Size) -> Tensor | None:
         if not self.config.use_gate:
             return None
-        gate = joint_logit(output.target_logits[-1], output.background_logits[-1])
-        gate = _area_resample(gate[:, None], size)[:, 0]
-        gate = gate.clamp(-self.config.gate_clamp, self.config.gate_clamp)
+        joint = joint_logit(output.target_logits[-1], output.background_logits[-1])
+        # Of the probabilities, not of the logits: the sure background around an object smaller than a cell of the
+        # memory would outweigh it, and the gate be shut everywhere.
+        share = _area_resample(joint.sigmoid()[:, None], size)[:, 0]
+        gate = torch.logit(share, eps=1 / (1 + math.exp(self.config.gate_clamp)))
         return gate.detach() if self.config.detach_gate else gate
 
 

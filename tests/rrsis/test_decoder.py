@@ -5,7 +5,7 @@ import torch
 from torch.nn import functional as F
 from torch.testing import assert_close
 
-from rrsis.decoder import DecoderState, FineDetail, JointHead, _area_resample
+from rrsis.decoder import DecoderOutput, DecoderState, FineDetail, JointHead, TwinStreamDecoder, _area_resample
 
 
 @pytest.fixture(params=[4, 8])
@@ -74,3 +74,29 @@ def test_the_pixel_map_moves_only_its_own_places(config):
 def test_area_resampling_means_what_is_covered(size):
     maps = torch.randn(2, 3, 12, 20)
     assert torch.equal(_area_resample(maps, size), F.adaptive_avg_pool2d(maps, size))
+
+
+def gate_of(config, joint, size):
+    decoder = TwinStreamDecoder(config, fine_dim=8, token_dim=8)
+    return decoder._gate(DecoderOutput([joint], [-joint]), size)
+
+
+def test_the_gate_of_a_cell_is_the_logit_of_its_share_of_the_object(micro_config):
+    joint = torch.full((1, 16, 16), -12.0)
+    joint[0, 4:6, 9:12] = 12.0  # 6 of the 64 pixels of a cell; a mean of logits would be -9.75, shut as everywhere
+    gate = gate_of(micro_config, joint, (2, 2))
+    shut = -micro_config.gate_clamp
+    share = torch.tensor(6 / 64)
+    assert_close(gate, torch.tensor([[[shut, torch.logit(share).item()], [shut, shut]]]), rtol=1e-4, atol=1e-4)
+    assert_close(gate_of(micro_config, -joint, (2, 2)), -gate, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("detach", [True, False])
+def test_the_gate_lets_gradients_through_only_where_asked(micro_config, detach):
+    micro_config.detach_gate = detach
+    joint = torch.randn(2, 8, 8, requires_grad=True)
+    gate = gate_of(micro_config, joint, (4, 4))
+    assert gate.requires_grad is not detach
+    if not detach:
+        gate.sum().backward()
+        assert torch.isfinite(joint.grad).all() and (joint.grad > 0).all()
