@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import nn
+from torch.autograd import DeviceType
 from torch.profiler import record_function
 from torch.utils.hooks import RemovableHandle
 
@@ -110,6 +111,9 @@ def measure_parts(
 ) -> dict[Booking, float]:
     """Milliseconds a step of each booking, of the events' own time.
 
+    What a GPU did is read from the operators that started it. The profiler lists it a second time, as events of the
+    GPU: kernels, and marked ranges as long as all that ran in them; those do not count.
+
     Args:
         events: of the profiler.
         hooks: that marked the parts.
@@ -118,5 +122,7 @@ def measure_parts(
     """
     spent: dict[Booking, float] = defaultdict(float)
     for event in events:
+        if event.device_type != DeviceType.CPU:
+            continue
         spent[book(event, hooks)] += getattr(event, time) / 1e3 / steps
     return dict(spent)

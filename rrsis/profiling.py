@@ -150,12 +150,14 @@ class ComponentProfile(TrainerCallback):
         middle = 1e3 * sorted(self._times)[len(self._times) // 2]
         if torch.cuda.is_available():
             peak = f"{torch.cuda.max_memory_allocated() / MIB:.0f} MiB at most on the GPU"
+            watched = f"the GPU works {total:.0f} ms of a step"
         else:
             # Linux counts in KiB.
             peak = f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f} MiB at most in this process"
+            watched = f"{total:.0f} ms under the profiler"
         return (
-            f"{middle:.0f} ms a step, undisturbed (median of {TIMED_STEPS}); {total:.0f} ms under the profiler, of "
-            f"which the table is (mean of {PROFILED_STEPS}). {peak}. Kept for backward: of one batch."
+            f"{middle:.0f} ms a step, undisturbed (median of {TIMED_STEPS}); {watched}, of which the table is "
+            f"(mean of {PROFILED_STEPS}). {peak}. Kept for backward: of one batch."
         )
 
 

@@ -136,10 +136,11 @@ HEAD = (
 )
 
 
-def measure_operators(run: Run, shapes: Sequence[Shape], ours: str, compiled: bool) -> None:
+def measure_operators(run: Run, shapes: Sequence[Shape], dtypes: Sequence[str], ours: str, compiled: bool) -> None:
     """Every shape in every dtype, ours and its peers; those that torch.compile makes in bf16 alone."""
     for shape in shapes:
-        for name, dtype in DTYPES.items():
+        for name in dtypes:
+            dtype = DTYPES[name]
             makers = operators.implementations(shape.op, ours)
             if not compiled or shape.label not in COMPILED_LABELS or name != "bfloat16":
                 makers = {key: make for key, make in makers.items() if "compile" not in key and "Flex" not in key}
@@ -149,10 +150,10 @@ def measure_operators(run: Run, shapes: Sequence[Shape], ours: str, compiled: bo
             run.compare(label, makers, inputs, {FORWARD: forward, BOTH: forward + backward}, operators.EAGER)
 
 
-def measure_layer(run: Run, ours: str, quick: bool, compiled: bool) -> None:
+def measure_layer(run: Run, dtypes: Sequence[str], ours: str, quick: bool, compiled: bool) -> None:
     """The layer that the operators were made for."""
-    for name, dtype in DTYPES.items():
-        module, inputs = layer.make(dtype, run.device, quick)
+    for name in dtypes:
+        module, inputs = layer.make(DTYPES[name], run.device, quick)
         makers = {
             key: make for key, make in layer.implementations(module, ours).items() if compiled or "compile" not in key
         }
@@ -167,6 +168,7 @@ def main() -> None:
     parser.add_argument("--backend", help="ours; triton on CUDA, cpu on the CPU, where nothing else is said")
     parser.add_argument("--seconds", type=float, default=240, help="begin nothing new after that long")
     parser.add_argument("--ops", nargs="+", choices=("layer", *operators.NAMES), help="only these")
+    parser.add_argument("--dtypes", nargs="+", choices=tuple(DTYPES), default=list(DTYPES))
     parser.add_argument("--no_compile", action="store_true", help="leave out what torch.compile makes")
     parser.add_argument("--out", type=Path, required=True, help="OUT.json and OUT.md are written")
     arguments = parser.parse_args()
@@ -181,9 +183,9 @@ def main() -> None:
     compiled = not arguments.no_compile
     chosen = arguments.ops or ("layer", *operators.NAMES)
     if "layer" in chosen:
-        measure_layer(run, ours, quick, compiled and not quick)
+        measure_layer(run, arguments.dtypes, ours, quick, compiled and not quick)
     shapes = [shape for shape in (QUICK if quick else SHAPES) if shape.op in chosen]
-    measure_operators(run, shapes, ours, compiled)
+    measure_operators(run, shapes, arguments.dtypes, ours, compiled)
     about = {"device": run.rates.name, "bandwidth": run.rates.bandwidth, "flops": rates, "torch": torch.__version__}
     arguments.out.with_suffix(".json").write_text(
         json.dumps({**about, "records": run.records}, indent=1), encoding="utf-8"

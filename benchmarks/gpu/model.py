@@ -14,11 +14,14 @@ from pathlib import Path
 
 import torch
 
+from benchmarks.gpu.kernels import kernels_of
 from benchmarks.model_cases import REFERENCE, make_batch, make_model
 from rrsis_kernels import use_backend
 
 ALLOWED = 2e-2
 """Largest relative difference of loss and gradient norm between the two, in bf16."""
+PRINTED_KERNELS = 20
+"""Those that take longest; the JSON file has all."""
 
 
 def make_step(preset: str, size: int, device: torch.device, backend: str) -> Callable[[], tuple[float, float]]:
@@ -77,6 +80,11 @@ def main() -> None:
         peak = torch.cuda.max_memory_allocated() / 2**30 if device.type == "cuda" else None
         found[backend] = {"loss": loss, "norm": norm, "seconds": seconds, "peak_gib": peak}
         print(f"{arguments.preset}, batch {arguments.batch}, {backend}: {seconds * 1e3:.1f} ms a step, loss {loss:.5f}")
+        if device.type == "cuda":
+            found[backend]["kernels"] = kernels = kernels_of([step])
+            print(f"    kernels {sum(kernels.values()) / 1e3:.1f} ms, of these")
+            for name, microseconds in list(kernels.items())[:PRINTED_KERNELS]:
+                print(f"    {microseconds / 1e3:8.2f}  {name}")
         del step
         if device.type == "cuda":
             torch.cuda.empty_cache()

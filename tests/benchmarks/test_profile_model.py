@@ -5,6 +5,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from torch import nn
+from torch.autograd import DeviceType
 
 from benchmarks.profile_model import PARTS, to_markdown
 from rrsis.component_times import (
@@ -19,9 +20,14 @@ from rrsis.component_times import (
 )
 
 
-def event(name, parent=None, sequence_nr=-1, milliseconds=1.0):
+def event(name, parent=None, sequence_nr=-1, milliseconds=1.0, on_device=0.0, device=DeviceType.CPU):
     return SimpleNamespace(
-        name=name, cpu_parent=parent, sequence_nr=sequence_nr, self_cpu_time_total=1e3 * milliseconds
+        name=name,
+        cpu_parent=parent,
+        sequence_nr=sequence_nr,
+        device_type=device,
+        self_cpu_time_total=1e3 * milliseconds,
+        self_device_time_total=1e3 * on_device,
     )
 
 
@@ -65,3 +71,13 @@ def test_the_table_adds_up(hooks):
     table = to_markdown(measure_parts(events, hooks, steps=2))
     assert "| BSC stages | 4.0 | 0.0 | 100.0 | 1.0 |" in table
     assert "| bsc | 1.0 | 0.0 | 25.0 | 1.0 |" in table
+
+
+def test_what_a_gpu_did_counts_once(hooks):
+    """The profiler lists kernels and ranges again, as events of the GPU that belong to no operator."""
+    part = event("part: BSC stages")
+    launched = [part, event("aten::mm", part, on_device=6), event("rrsis_kernels::bsc_forward", part, on_device=2)]
+    again = [event(name, on_device=8, device=DeviceType.CUDA) for name in ("part: BSC stages", "sm90_gemm")]
+    spent = measure_parts([*launched, *again], hooks, steps=2, time="self_device_time_total")
+    assert {booking.part for booking in spent} == {"BSC stages"}
+    assert sum(spent.values()) == 4.0
