@@ -125,7 +125,6 @@ class RunArguments(TrainingArguments):
     metric_for_best_model: str | None = field(default="oIoU")
     greater_is_better: bool | None = field(default=True)
     remove_unused_columns: bool = field(default=False)
-    bf16: bool = field(default_factory=lambda: torch.cuda.is_available() and torch.cuda.is_bf16_supported())
     encoder_lr_factor: float = field(
         default=1.0, metadata={"help": "Learning rate of the encoders' last layers, as a share of --learning_rate."}
     )
@@ -151,6 +150,11 @@ class RunArguments(TrainingArguments):
         super().__post_init__()
 
 
+def gpu_has_bf16() -> bool:
+    """Whether there is a GPU whose matrix units multiply bfloat16: what decides on mixed precision by default."""
+    return torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
+
+
 class _Parser(HfArgumentParser):
     """A parser that leaves it to the command to say what is wrong, in one line."""
 
@@ -174,7 +178,10 @@ def parse_arguments(argv: Sequence[str] | None = None) -> tuple[ModelArguments, 
     early.add_argument("--seed", default="42")
     known = early.parse_known_args(argv)[0]
     default_run = f"runs/{known.dataset}-{known.preset}-seed{known.seed}"
-    parser.set_defaults(output_dir=default_run, **PRESET_ARGUMENTS.get(known.preset, {}))
+    otherwise = {"--fp16", "--use_cpu"} & {word.partition("=")[0] for word in argv}
+    # Not a field's default factory: HfArgumentParser takes no notice of that of a bool.
+    bf16 = gpu_has_bf16() and not otherwise
+    parser.set_defaults(output_dir=default_run, bf16=bf16, **PRESET_ARGUMENTS.get(known.preset, {}))
     *parsed, unknown = parser.parse_args_into_dataclasses(args=argv, return_remaining_strings=True)
     if unknown:
         raise ValueError(unknown_option(unknown[0].lstrip("-").partition("=")[0], _options(parser)))

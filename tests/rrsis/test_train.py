@@ -162,6 +162,27 @@ def test_a_default_name_that_is_taken_gets_a_number(tmp_path, monkeypatch):
     assert parse_arguments([])[2].output_dir == "runs/synthetic-tiny-seed42-2"
 
 
+@pytest.mark.parametrize(
+    ("gpu", "words", "expected"),
+    [
+        (True, [], True),
+        (False, [], False),
+        (True, ["--bf16", "False"], False),
+        (True, ["--bf16=False"], False),
+        (True, ["--fp16"], False),
+        (True, ["--use_cpu"], False),
+    ],
+)
+def test_mixed_precision_is_the_default_where_the_gpu_has_it(monkeypatch, gpu, words, expected):
+    monkeypatch.setattr("rrsis.arguments.gpu_has_bf16", lambda: gpu)
+    try:
+        chosen = parse_arguments(["--output_dir", "unused", *words])[2].bf16
+    except ValueError as error:  # transformers', of a machine without such a GPU
+        assert "bf16" in str(error)
+        chosen = True
+    assert chosen is expected
+
+
 def test_a_preset_brings_its_recipe_and_the_command_line_wins():
     base = parse_arguments(["--preset", "base", "--output_dir", "unused", "--learning_rate", "5e-5"])[2]
     assert (base.learning_rate, base.weight_decay, base.num_train_epochs) == (5e-5, 1e-2, 40)
