@@ -39,7 +39,8 @@ class BTDNetConfig(PreTrainedConfig):
             and the first stage's features join at the prediction, which then needs `detail_dim`.
         detail_dim: channels of what is known at 1/2 of the image, where the masks are then predicted; 0 predicts them
             at the pixel map's size.
-        gate_clamp: largest magnitude of the gate's logit.
+        gate_clamp: largest magnitude of the gate's logit; the gate of a cell of the memory is the mean probability of
+            its area.
         detach_gate: stop the gradient at the gate.
         use_bsc: fuse the modalities in the encoder (off: the words reach the pixels in the decoder only).
         use_bsc_pool: let BSC's pool direction update the words.
