@@ -360,8 +360,9 @@ class TwinStreamDecoder(nn.Module):
             return None
         joint = joint_logit(output.target_logits[-1], output.background_logits[-1])
         # Of the probabilities, not of the logits: the sure background around an object smaller than a cell of the
-        # memory would outweigh it, and the gate be shut everywhere.
-        share = _area_resample(joint.sigmoid()[:, None], size)[:, 0]
+        # memory would outweigh it, and the gate be shut everywhere. Not in bf16, which has no number from 0.997 to 1.
+        probability = joint.to(torch.promote_types(joint.dtype, torch.float32)).sigmoid()
+        share = _area_resample(probability[:, None], size)[:, 0]
         gate = torch.logit(share, eps=1 / (1 + math.exp(self.config.gate_clamp)))
         return gate.detach() if self.config.detach_gate else gate
 

@@ -91,6 +91,14 @@ def test_the_gate_of_a_cell_is_the_logit_of_its_share_of_the_object(micro_config
     assert_close(gate_of(micro_config, -joint, (2, 2)), -gate, rtol=1e-4, atol=1e-4)
 
 
+def test_the_gate_is_as_fine_in_half_precision(micro_config):
+    assert gate_of(micro_config, torch.zeros(1, 16, 16, dtype=torch.float64), (2, 2)).dtype == torch.float64
+    joint = torch.linspace(-8, 8, 256).view(1, 16, 16).bfloat16()
+    gate = gate_of(micro_config, joint, (16, 16))
+    assert_close(gate, gate_of(micro_config, joint.float(), (16, 16)), rtol=0, atol=0)
+    assert gate[0, -1, -1] == pytest.approx(micro_config.gate_clamp, abs=1e-3)
+
+
 @pytest.mark.parametrize("detach", [True, False])
 def test_the_gate_lets_gradients_through_only_where_asked(micro_config, detach):
     micro_config.detach_gate = detach
