@@ -146,6 +146,7 @@ class CorrelationStage(GradientCheckpointingLayer):
 
     def __init__(self, pixel_dim: int, token_dim: int, config: BTDNetConfig, index: int) -> None:
         super().__init__()
+        pools = config.use_bsc_pool and index >= config.bsc_pool_from
         self.pixel_norm = nn.LayerNorm(pixel_dim)
         self.token_norm = nn.LayerNorm(token_dim)
         self.correlation = kernel_nn.BidirectionalSpatialCorrelation(
@@ -154,11 +155,11 @@ class CorrelationStage(GradientCheckpointingLayer):
             config.bsc_embed_dims[index],
             config.bsc_num_heads[index],
             order=config.bsc_order,
-            direction="both" if config.use_bsc_pool else "paint",
+            direction="both" if pools else "paint",
         )
         self.painted_norm = nn.LayerNorm(pixel_dim)
         self.pixel_gain = nn.Parameter(torch.full((pixel_dim,), config.bsc_gain))
-        if config.use_bsc_pool:
+        if pools:
             self.pooled_norm = nn.LayerNorm(token_dim)
             self.token_gain = nn.Parameter(torch.full((token_dim,), config.bsc_gain))
         # The correlation map's scale and offset; at the start most of an image is not the object.

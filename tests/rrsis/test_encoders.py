@@ -200,7 +200,7 @@ def test_a_swin_that_accepts_any_size_gives_the_same_at_its_own():
 
 def test_fusion_without_gain_changes_nothing_but_still_maps(micro_config):
     micro_config.bsc_gain = 0.0
-    stage = CorrelationStage(8, 16, micro_config, 0)
+    stage = CorrelationStage(8, 16, micro_config, micro_config.bsc_pool_from)
     features, tokens = torch.randn(2, 4, 4, 8), torch.randn(2, 5, 16)
     fused, words, correlation = stage(features, tokens, torch.ones(2, 5, dtype=torch.bool))
     assert_close(fused, features)
@@ -220,7 +220,7 @@ def test_correlation_map_leaves_all_heads_but_one_free(micro_config):
 
 
 def test_fusion_moves_both_modalities(micro_config):
-    stage = CorrelationStage(8, 16, micro_config, 0)
+    stage = CorrelationStage(8, 16, micro_config, micro_config.bsc_pool_from)
     features, tokens = torch.randn(2, 4, 4, 8), torch.randn(2, 5, 16)
     mask = torch.ones(2, 5, dtype=torch.bool)
     fused, words, _ = stage(features, tokens, mask)
@@ -228,6 +228,21 @@ def test_fusion_moves_both_modalities(micro_config):
     _, other_words, _ = stage(features * 2, tokens, mask)
     assert not torch.allclose(fused, other)
     assert not torch.allclose(words, other_words)
+
+
+@pytest.mark.parametrize("first", [0, 1, 3])
+def test_words_pool_from_the_stage_that_is_asked_for(micro_config, first):
+    micro_config.bsc_pool_from = first
+    features, tokens, mask = torch.randn(2, 4, 4, 8), torch.randn(2, 5, 16), torch.ones(2, 5, dtype=torch.bool)
+    stages = [CorrelationStage(8, 16, micro_config, index) for index in range(4)]
+    moved = [not torch.equal(stage(features, tokens, mask)[1], tokens) for stage in stages]
+    assert moved == [index >= first for index in range(4)]
+
+
+@pytest.mark.parametrize("first", [-1, 4])
+def test_words_cannot_pool_from_a_stage_that_is_not_there(first):
+    with pytest.raises(ValueError, match=f"bsc_pool_from must be a stage, 0 to 3; got {first}"):
+        make_config("tiny", bsc_pool_from=first)
 
 
 @pytest.mark.parametrize("changes", [{}, {"use_bsc": False, "use_bsc_pool": False}, {"architecture": "lavt"}])

@@ -100,7 +100,7 @@ def test_words_matter(micro_config, micro_batch):
     ("switch", "gone"),
     [
         ("use_bsc", "encoder.fusions"),
-        ("use_bsc_pool", "encoder.fusions.0.token_gain"),
+        ("use_bsc_pool", "encoder.fusions.2.token_gain"),
         ("use_twin_stream", "decoder.head.background_bias"),
         ("use_gate", None),
         ("use_reconstruction", "reconstruction"),
