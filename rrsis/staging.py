@@ -117,7 +117,7 @@ def _watch(model: nn.Module, image_size: int | None) -> tuple[Tensor, list[_Call
     running: list[_Call] = []
 
     def begin(name: str, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> None:
-        version = arguments[0]._version if arguments and isinstance(arguments[0], Tensor) else None
+        version = _times_written(arguments[0]) if arguments else None
         call = _Call(name, (*arguments, *keywords.values()), version)
         calls.append(call)
         running.append(call)
@@ -125,7 +125,7 @@ def _watch(model: nn.Module, image_size: int | None) -> tuple[Tensor, list[_Call
     def finish(output: Any) -> None:
         call = running.pop()
         call.output, call.end = output, len(calls)
-        call.output_version = output._version if isinstance(output, Tensor) else None
+        call.output_version = _times_written(output)
 
     handles = []
     for name, module in model.named_modules():
@@ -139,7 +139,7 @@ def _watch(model: nn.Module, image_size: int | None) -> tuple[Tensor, list[_Call
     complaints = logging.getLogger("torch._subclasses.fake_tensor")  # it prints what is raised as well
     muted, complaints.disabled = complaints.disabled, True
     try:
-        with FakeTensorMode(allow_non_fake_inputs=True), torch.no_grad():
+        with torch.inference_mode(False), FakeTensorMode(allow_non_fake_inputs=True), torch.no_grad():
             image = torch.empty(1, 3, *size, device=next(model.parameters()).device)
             model.forward_features(image)
     except (RuntimeError, AssertionError, ValueError, TypeError) as error:
@@ -150,6 +150,11 @@ def _watch(model: nn.Module, image_size: int | None) -> tuple[Tensor, list[_Call
         for handle in handles:
             handle.remove()
     return image, calls
+
+
+def _times_written(value: Any) -> int | None:
+    # Weights that are made in inference mode do not count it.
+    return value._version if isinstance(value, Tensor) and not value.is_inference() else None
 
 
 def _input_size(model: nn.Module, image_size: int | None) -> tuple[int, int]:

@@ -150,6 +150,12 @@ def test_gradient_checkpointing_of_stages_that_overwrite_inside_changes_nothing(
     assert all(map(torch.equal, *found))
 
 
+@pytest.mark.parametrize("name", SMALL)
+def test_stages_are_found_in_inference_mode(name):
+    with torch.inference_mode():
+        assert len(StagedBackbone(name, 64, **SMALL[name]).stages) == 4
+
+
 def test_looking_for_stages_leaves_a_model_as_it_was():
     model = timm.create_model("resnet18", num_classes=0, **SMALL["resnet18"]).train()
     before = {name: value.clone() for name, value in model.state_dict().items()}
