@@ -103,7 +103,17 @@ class StagedBackbone(nn.Module):
                 module.dynamic_mask = True
 
     def embed(self, images: Tensor) -> Tensor:
-        """Runs what comes before the first stage. images (B, 3, H, W) → (B, h, w, C)."""
+        """Runs what comes before the first stage. images (B, 3, H, W) → (B, h, w, C).
+
+        Raises:
+            ValueError: when the model takes images of one size only, and these have another.
+        """
+        size = getattr(self.stem, "img_size", None)
+        if getattr(self.stem, "strict_img_size", False) and tuple(images.shape[2:]) != tuple(size):
+            raise ValueError(
+                f"pixel_values must be (B, 3, {size[0]}, {size[1]}), which this model was made for; got "
+                f"{tuple(images.shape)}. StagedBackbone.accept_any_size lets it take others"
+            )
         return self._to_channels_last(self.stem(images))
 
     def run_stage(self, index: int, features: Tensor) -> Tensor:

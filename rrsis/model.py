@@ -142,9 +142,9 @@ class ReferringModel(BTDNetPreTrainedModel):
             The predictions, and the losses when labels are given.
 
         Raises:
-            ValueError: when batch sizes or the image's channels do not fit; the message names the argument.
+            ValueError: when batch sizes, the image's channels or its size do not fit; the message names the argument.
         """
-        _check_inputs(pixel_values, input_ids, labels)
+        _check_inputs(pixel_values, input_ids, labels, self.config.pixel_map_stride)
         token_mask = torch.ones_like(input_ids, dtype=torch.bool) if attention_mask is None else attention_mask.bool()
         output, context = self.decode(pixel_values, self.encoder(pixel_values, input_ids, token_mask), token_mask)
         if labels is not None:
@@ -216,9 +216,11 @@ class BTDNetForReferringSegmentation(ReferringModel):
             output.loss = output.loss + self.config.reconstruction_weight * output.reconstruction_loss
 
 
-def _check_inputs(pixel_values: Tensor, input_ids: Tensor, labels: Tensor | None) -> None:
+def _check_inputs(pixel_values: Tensor, input_ids: Tensor, labels: Tensor | None, stride: int) -> None:
     if pixel_values.ndim != 4 or pixel_values.shape[1] != 3:
         raise ValueError(f"pixel_values must be (B, 3, H, W); got {tuple(pixel_values.shape)}")
+    if pixel_values.shape[2] % stride or pixel_values.shape[3] % stride:
+        raise ValueError(f"pixel_values must have sides that {stride} divides; got {tuple(pixel_values.shape)}")
     if input_ids.ndim != 2 or input_ids.shape[0] != pixel_values.shape[0]:
         raise ValueError(f"input_ids must be ({pixel_values.shape[0]}, L); got {tuple(input_ids.shape)}")
     if labels is not None and labels.shape != pixel_values.shape[:1] + pixel_values.shape[2:]:

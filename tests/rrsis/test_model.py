@@ -155,6 +155,10 @@ def test_same_seed_same_weights(micro_config):
     ("change", "message"),
     [
         ({"pixel_values": torch.zeros(2, 1, 64, 64)}, r"pixel_values must be \(B, 3, H, W\); got \(2, 1, 64, 64\)"),
+        (
+            {"pixel_values": torch.zeros(2, 3, 64, 66)},
+            r"pixel_values must have sides that 8 divides",
+        ),
         ({"input_ids": torch.zeros(3, 7, dtype=torch.long)}, r"input_ids must be \(2, L\); got \(3, 7\)"),
         ({"labels": torch.zeros(2, 32, 32)}, r"labels must be \(2, 64, 64\).*got \(2, 32, 32\)"),
     ],
