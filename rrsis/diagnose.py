@@ -25,6 +25,7 @@ from rrsis.evaluate import load_run, provenance
 from rrsis.io import atomic_write
 from rrsis.model import BTDNetForReferringSegmentation
 from rrsis.processing import BTDNetProcessor
+from rrsis.staging import STRIDES
 from rrsis.trainer import native_counts
 
 
@@ -55,7 +56,9 @@ def silence(model: BTDNetForReferringSegmentation, part: str) -> contextlib.Abst
     Args:
         model: the model.
         part: "twin attention" (queries read nothing from the pixels), "paint-back" (pixels read nothing from the
-            queries), "gate" (attention is not gated) or "pool direction" (BSC leaves the words as they are).
+            queries), "gate" (attention is not gated), "pool direction" (BSC leaves the words as they are), "decoder's
+            words" (the decoder's queries read no words) or "paint at 1/4", "1/8", "1/16", "1/32" (BSC leaves the pixels
+            of one stage as they are).
 
     Returns:
         A context manager.
@@ -75,10 +78,19 @@ def silence(model: BTDNetForReferringSegmentation, part: str) -> contextlib.Abst
     if part == "pool direction":
         norms = [fusion.pooled_norm for fusion in model.encoder.fusions if hasattr(fusion, "pooled_norm")]
         return _silenced(norms, torch.zeros_like)
+    if part == "decoder's words":
+        return _silenced([layer.words for layer in layers] + [model.decoder.sentence], torch.zeros_like)
+    if part in PAINTS:
+        # Without BSC there is nothing to silence.
+        fusions = list(model.encoder.fusions)[PAINTS.index(part) : PAINTS.index(part) + 1]
+        return _silenced([fusion.painted_norm for fusion in fusions], torch.zeros_like)
     raise ValueError(f"part must be one of {PARTS}; got {part!r}")
 
 
-PARTS = ("twin attention", "paint-back", "gate", "pool direction")
+PAINTS = tuple(f"paint at 1/{stride}" for stride in STRIDES)
+"""Where BSC paints; what the words have pooled at one stage can only count where they are read at a later one."""
+
+PARTS = ("twin attention", "paint-back", "gate", "pool direction", "decoder's words", *PAINTS)
 """What `silence` can silence."""
 
 

@@ -21,6 +21,8 @@ class SynthConfig:
         expressions: Expressions per scene.
         kinds: Share of each kind of expression, in the order of `KINDS`; where a scene has no (further) expression of
             the kind that was drawn, another kind takes its place.
+        close_directions: Share of the directions that are said as "just left of", which holds of what is near alone:
+            of several cars left of a bridge it can mean one that is not the leftmost, and the bridge has to be found.
         object_scale: Factor on all object lengths.
         min_side: No object's shorter side is shorter than this.
         lookalike: Chance that a distractor has the colour of the first object of its class, so that colour alone does
@@ -37,6 +39,7 @@ class SynthConfig:
     same_class: int = 0
     expressions: int = 4
     kinds: tuple[float, ...] = (0.26, 0.26, 0.17, 0.12, 0.10, 0.09)
+    close_directions: float = 0.0
     object_scale: float = 1.25
     min_side: float = 5.0
     lookalike: float = 0.2
@@ -65,8 +68,9 @@ class SynthConfig:
         for name in ("same_class", "clutter", "texture", "noise", "blur"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name}: got {getattr(self, name)}, due is 0 or more")
-        if not 0.0 <= self.lookalike <= 1.0:
-            raise ValueError(f"lookalike: got {self.lookalike}, due is a probability")
+        for name in ("close_directions", "lookalike"):
+            if not 0.0 <= getattr(self, name) <= 1.0:
+                raise ValueError(f"{name}: got {getattr(self, name)}, due is a probability")
 
     @staticmethod
     def named(name: str, **changes: object) -> SynthConfig:
@@ -95,5 +99,17 @@ CONFIGS: dict[str, SynthConfig] = {
         lookalike=0.6,
         noise=6.0,
         blur=0.5,
+    ),
+    # Where another object has to be found: two of three expressions are relations, and no rule that looks at the
+    # objects of one class alone answers them.
+    "relations": SynthConfig(
+        objects=(5, 8),
+        distractors=(2, 3),
+        same_class=1,
+        expressions=2,
+        kinds=(0.0, 0.05, 0.02, 0.03, 0.90, 0.05),
+        close_directions=1.0,
+        object_scale=1.0,
+        lookalike=0.6,
     ),
 }

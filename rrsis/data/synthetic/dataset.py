@@ -33,7 +33,7 @@ class SynthRRSIS(ReferringDataset):
         split: "train", "val" or "test"; the splits share no scene.
         num_scenes: How many scenes; `NUM_SCENES` by default.
         seed: Seed of the whole data set.
-        config: Difficulty: a `SynthConfig`, or the name of one ("default", "easy", "hard").
+        config: Difficulty: a `SynthConfig`, or the name of one ("default", "easy", "hard", "relations").
         cache: Whether all rendered scenes are kept, and not just the latest.
 
     Raises:

@@ -43,6 +43,12 @@ RELATIONS: dict[str, tuple[str, ...]] = {
     "below": ("below", "below"),
     "near": ("nearest to", "closest to", "next to"),
 }
+CLOSE_RELATIONS: dict[str, tuple[str, ...]] = {
+    "left": ("just left of", "just to the left of"),
+    "right": ("just right of", "just to the right of"),
+    "above": ("just above",),
+    "below": ("just below",),
+}
 DIRECTIONS = ("left", "right", "above", "below")
 SIZES: dict[str, tuple[str, ...]] = {"small": ("small", "small", "little"), "large": ("large", "large", "big")}
 EXTREMES: dict[str, tuple[str, ...]] = {"small": ("smallest",), "large": ("largest", "largest", "biggest")}
@@ -53,6 +59,8 @@ SIZE_MARGIN = 1.25
 """By what factor of side length the largest (smallest) object must differ from the next."""
 NEAR_MARGIN = 0.6
 """The nearest object must be at most this part of the next one's distance away."""
+CLOSE, FAR = 24.0, 36.0
+"""Up to what gap an object is "just left of" another, and from what gap on it clearly is not."""
 
 
 def judge_place(place: str, item: SceneObject) -> int:
@@ -85,6 +93,13 @@ def judge_direction(direction: str, item: SceneObject, anchor: SceneObject) -> i
     if ahead > 9.0 and abs(aside) < 0.75 * ahead:
         return 1
     return -1 if ahead < -4.0 or abs(aside) > 2.2 * abs(ahead) + 4.0 else 0
+
+
+def judge_close_direction(direction: str, item: SceneObject, anchor: SceneObject) -> int:
+    """Whether an object lies just left of, just right of, just above or just below another."""
+    gap = _gap(item, anchor)
+    close = 1 if gap < CLOSE else -1 if gap > FAR else 0
+    return min(judge_direction(direction, item, anchor), close)
 
 
 def _gap(a: SceneObject, b: SceneObject) -> float:
@@ -185,15 +200,23 @@ class _Speaker:
         for anchor, words in self._anchors(referent):
             target = self.objects[anchor]
             found: list[_Claim] = []
+            judge, links = self._directions()
             for direction in DIRECTIONS:
-                if judge_direction(direction, me, target) == 1:
-                    judge = partial(judge_direction, direction, anchor=target)
-                    link = self.draws.choice(RELATIONS[direction])
-                    found.append(_Claim(after=f"{link} {words}", judges=(judge,), parts=1, anchor=anchor))
+                if judge(direction, me, target) == 1:
+                    judges = (partial(judge, direction, anchor=target),)
+                    link = self.draws.choice(links[direction])
+                    found.append(_Claim(after=f"{link} {words}", judges=judges, parts=1, anchor=anchor))
             link = self.draws.choice(RELATIONS["near"])
             if self._is_nearest(referent, anchor, link):
                 found.append(_Claim(after=f"{link} {words}", judges=(self._only(referent),), parts=1, anchor=anchor))
             yield from self.draws.shuffled(found)
+
+    def _directions(self) -> tuple[Callable[..., int], dict[str, tuple[str, ...]]]:
+        """Judge and wordings of directions: those near by or those at any distance."""
+        share = self.config.close_directions
+        if share and self.draws.chance(share):  # without, nothing is drawn: other settings say what they always said
+            return judge_close_direction, CLOSE_RELATIONS
+        return judge_direction, RELATIONS
 
     def _only(self, referent: int) -> Judge:
         chosen = self.objects[referent]

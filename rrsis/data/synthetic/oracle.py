@@ -52,7 +52,7 @@ _OUTERMOST = {
 _GRAMMAR = re.compile(
     rf"the (?P<edge>{'|'.join(_OUTERMOST)})? ?(?P<size>{'|'.join(sorted(_SMALL | _LARGE, key=len, reverse=True))})? ?"
     rf"(?P<colour>{_COLOUR})? ?(?P<noun>{_NOUN})"
-    rf"(?: (?P<relation>(?:to the |on the )?(?:left|right) of|above|below|nearest to|closest to|next to)"
+    rf"(?: (?P<relation>(?:just )?(?:(?:to the |on the )?(?:left|right) of|above|below)|nearest to|closest to|next to)"
     rf" the (?:(?P<anchor_colour>{_COLOUR}) )?(?P<anchor>{_NOUN}))?"
     r"(?: (?:in|at|on) the (?P<place>(?:upper|top|lower|bottom) (?:left|right)(?: corner)?"
     r"|(?:left|right)(?: side)?|(?:top|bottom|middle|center)(?: of the image)?))?"
@@ -73,6 +73,8 @@ class Fact:
         x: Middle of its box, as a share of the image's width from the left.
         y: The same from the top.
         area: Its share of the image's area.
+        width: Width of its box, as a share of the image's.
+        height: The same of its height.
     """
 
     category: str
@@ -80,6 +82,8 @@ class Fact:
     x: float
     y: float
     area: float
+    width: float = 0.0
+    height: float = 0.0
 
 
 def facts_from_pixels(scene: Scene) -> list[Fact]:
@@ -94,18 +98,22 @@ def facts_from_pixels(scene: Scene) -> list[Fact]:
         rows, columns = np.nonzero(scene.mask(index))
         if rows.size == 0:
             raise ValueError(f"scene {scene.scene_id}: object {index} ({item.category}) is not visible")
-        x = (float(columns.min()) + float(columns.max()) + 1.0) / (2.0 * width)
-        y = (float(rows.min()) + float(rows.max()) + 1.0) / (2.0 * height)
-        facts.append(Fact(item.category, item.colour, x, y, rows.size / (height * width)))
+        left, right = float(columns.min()) / width, (float(columns.max()) + 1.0) / width
+        top, bottom = float(rows.min()) / height, (float(rows.max()) + 1.0) / height
+        middle = ((left + right) / 2.0, (top + bottom) / 2.0)
+        share = rows.size / (height * width)
+        facts.append(Fact(item.category, item.colour, *middle, share, right - left, bottom - top))
     return facts
 
 
 def facts_from_layout(scene: Scene) -> list[Fact]:
     """Facts as the layout has them."""
-    return [
-        Fact(item.category, item.colour, item.center[0] / UNITS, item.center[1] / UNITS, item.area / UNITS**2)
-        for item in scene.objects
-    ]
+    facts = []
+    for item in scene.objects:
+        left, top, right, bottom = (edge / UNITS for edge in item.box)
+        middle = ((left + right) / 2.0, (top + bottom) / 2.0)
+        facts.append(Fact(item.category, item.colour, *middle, item.area / UNITS**2, right - left, bottom - top))
+    return facts
 
 
 def resolve(expression: str, facts: Sequence[Fact]) -> list[int]:
@@ -176,7 +184,8 @@ def _lies_in(place: str, fact: Fact) -> bool:
 def _related(relation: str, chosen: list[int], facts: Sequence[Fact], anchor: Fact) -> list[int]:
     """Those of the chosen that stand in a relation to the anchor.
 
-    "Left of" is a cone of directions: off up or down by at most 1.35 times the way to the left.
+    "Left of" is a cone of directions: off up or down by at most 1.35 times the way to the left. "Just left of" ends
+    where a quarter of the image, less a little, lies between the two.
     """
     if relation in ("nearest to", "closest to", "next to"):
         return _most(chosen, [-math.hypot(fact.x - anchor.x, fact.y - anchor.y) for fact in facts])
@@ -186,6 +195,14 @@ def _related(relation: str, chosen: list[int], facts: Sequence[Fact], anchor: Fa
         toward = {"left": -dx, "right": dx, "above": -dy, "below": dy}
         word = next(word for word in toward if word in relation.split())
         aside = abs(dy) if word in ("left", "right") else abs(dx)
-        if toward[word] > 0.02 and aside < 1.35 * toward[word]:
+        near = "just" not in relation.split() or _between(facts[index], anchor) < 0.235
+        if toward[word] > 0.02 and aside < 1.35 * toward[word] and near:
             result.append(index)
     return result
+
+
+def _between(fact: Fact, other: Fact) -> float:
+    """How far apart the boxes of two objects are, as a share of the image's side."""
+    across = max(0.0, abs(fact.x - other.x) - (fact.width + other.width) / 2.0)
+    down = max(0.0, abs(fact.y - other.y) - (fact.height + other.height) / 2.0)
+    return math.hypot(across, down)

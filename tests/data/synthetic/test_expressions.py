@@ -3,6 +3,7 @@
 import collections
 import contextlib
 import itertools
+import re
 
 import pytest
 
@@ -12,7 +13,7 @@ from rrsis.data.synthetic.oracle import ExpressionError, facts_from_layout, fact
 SCENES = 150
 
 
-@pytest.fixture(scope="module", params=["default", "hard", "easy"])
+@pytest.fixture(scope="module", params=["default", "hard", "easy", "relations"])
 def dataset(request):
     return SynthRRSIS("test", SCENES, seed=3, config=request.param)
 
@@ -114,6 +115,15 @@ def test_hard_is_hard():
             assert sum(item.category == category for item in layout.objects) >= 3
     assert kinds["class"] == 0
     assert kinds["relation"] + kinds["combined"] >= 0.5 * kinds.total()
+
+
+def test_relations_are_two_of_three_and_their_directions_near():
+    dataset = SynthRRSIS("train", 150, config="relations")
+    statements = [statement for index in range(150) for statement in dataset.plan(index)[1]]
+    assert sum(statement.kind == "relation" for statement in statements) >= 0.55 * len(statements)
+    directions = [text for text in dataset.expressions if re.search("left of|right of|above|below", text)]
+    assert len(directions) >= 0.3 * len(statements)
+    assert all("just" in text.split() for text in directions)
 
 
 def test_vocabulary_is_small_and_shared(default):

@@ -57,9 +57,29 @@ def test_meaning(expression, meant):
     assert resolve(expression, SHIPS) == meant
 
 
+@pytest.mark.parametrize(("x", "meant"), [(0.25, [1]), (0.15, [])])
+def test_just_left_of_ends_a_quarter_of_the_image_away(x, meant):
+    # Boxes count and not their middles: 0.24 from edge to edge are too far, 0.14 are not.
+    anchor = Fact("bridge", None, 0.6, 0.5, 0.02, width=0.3, height=0.1)
+    ship = Fact("ship", None, x, 0.5, 0.01, width=0.12, height=0.1)
+    assert resolve("the ship left of the bridge", [anchor, ship]) == [1]
+    assert resolve("the ship just to the left of the bridge", [anchor, ship]) == meant
+
+
 @pytest.mark.parametrize(
     "expression",
-    ["", "ship", "a ship", "the shop", "the red", "the ship in the sea", "the ship left of", "the ship ", "The ship"],
+    [
+        "",
+        "ship",
+        "a ship",
+        "the shop",
+        "the red",
+        "the ship in the sea",
+        "the ship left of",
+        "the ship ",
+        "The ship",
+        "the ship just nearest to the car",
+    ],
 )
 def test_other_texts_are_refused(expression):
     with pytest.raises(ExpressionError, match="cannot read"):
