@@ -100,10 +100,10 @@ CONFIGS: dict[str, SynthConfig] = {
         noise=6.0,
         blur=0.5,
     ),
-    # Where another object has to be found: two of three expressions are relations, and no rule that looks at the
-    # objects of one class alone answers them.
+    # Where another object has to be found: three of five expressions are relations, and to take "left of" for
+    # "leftmost" is no better than to guess.
     "relations": SynthConfig(
-        objects=(5, 8),
+        objects=(6, 9),
         distractors=(2, 3),
         same_class=1,
         expressions=2,

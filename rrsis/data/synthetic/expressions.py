@@ -36,6 +36,8 @@ EDGES: dict[str, tuple[str, ...]] = {
     "top": ("topmost", "uppermost"),
     "bottom": ("bottommost", "lowest"),
 }
+OUTWARD = {"left": (0, -1), "right": (0, 1), "above": (1, -1), "below": (1, 1)}
+"""Axis and sign by which coordinates grow in each direction."""
 RELATIONS: dict[str, tuple[str, ...]] = {
     "left": ("left of", "to the left of", "on the left of"),
     "right": ("right of", "to the right of", "on the right of"),
@@ -59,6 +61,8 @@ SIZE_MARGIN = 1.25
 """By what factor of side length the largest (smallest) object must differ from the next."""
 NEAR_MARGIN = 0.6
 """The nearest object must be at most this part of the next one's distance away."""
+OUTERMOST_CHANCE = 0.4
+"""How often "just left of" is said of the leftmost: as often as a choice at random among its class would find it."""
 CLOSE, FAR = 24.0, 36.0
 """Up to what gap an object is "just left of" another, and from what gap on it clearly is not."""
 
@@ -200,23 +204,25 @@ class _Speaker:
         for anchor, words in self._anchors(referent):
             target = self.objects[anchor]
             found: list[_Claim] = []
-            judge, links = self._directions()
+            # Without close directions nothing is drawn here: other settings say what they always said.
+            close = self.config.close_directions > 0 and self.draws.chance(self.config.close_directions)
+            judge, links = (judge_close_direction, CLOSE_RELATIONS) if close else (judge_direction, RELATIONS)
             for direction in DIRECTIONS:
-                if judge(direction, me, target) == 1:
-                    judges = (partial(judge, direction, anchor=target),)
-                    link = self.draws.choice(links[direction])
-                    found.append(_Claim(after=f"{link} {words}", judges=judges, parts=1, anchor=anchor))
+                if judge(direction, me, target) != 1 or (close and self._gives_away(direction, referent)):
+                    continue
+                judges = (partial(judge, direction, anchor=target),)
+                link = self.draws.choice(links[direction])
+                found.append(_Claim(after=f"{link} {words}", judges=judges, parts=1, anchor=anchor))
             link = self.draws.choice(RELATIONS["near"])
             if self._is_nearest(referent, anchor, link):
                 found.append(_Claim(after=f"{link} {words}", judges=(self._only(referent),), parts=1, anchor=anchor))
             yield from self.draws.shuffled(found)
 
-    def _directions(self) -> tuple[Callable[..., int], dict[str, tuple[str, ...]]]:
-        """Judge and wordings of directions: those near by or those at any distance."""
-        share = self.config.close_directions
-        if share and self.draws.chance(share):  # without, nothing is drawn: other settings say what they always said
-            return judge_close_direction, CLOSE_RELATIONS
-        return judge_direction, RELATIONS
+    def _gives_away(self, direction: str, referent: int) -> bool:
+        """Whether to leave a direction out, as the outermost of the class is found without the anchor."""
+        axis, sign = OUTWARD[direction]
+        lead = self._outermost(referent, lambda item: sign * item.center[axis], self._pool(referent, None))
+        return lead is not None and lead > 0.0 and not self.draws.chance(OUTERMOST_CHANCE)
 
     def _only(self, referent: int) -> Judge:
         chosen = self.objects[referent]
@@ -260,7 +266,7 @@ class _Speaker:
 
     def _extreme_place(self, referent: int, colour: str | None) -> Iterator[_Claim]:
         pool = self._pool(referent, colour)
-        for name, axis, sign in (("left", 0, -1), ("right", 0, 1), ("top", 1, -1), ("bottom", 1, 1)):
+        for name, (axis, sign) in zip(EDGES, OUTWARD.values(), strict=True):
             lead = self._outermost(referent, lambda item, a=axis, s=sign: s * item.center[a], pool)
             if lead is not None and lead > EDGE_MARGIN:
                 yield self._superlative(referent, self.draws.choice(EDGES[name]), colour)
