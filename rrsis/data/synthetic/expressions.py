@@ -62,7 +62,7 @@ SIZE_MARGIN = 1.25
 NEAR_MARGIN = 0.6
 """The nearest object must be at most this part of the next one's distance away."""
 OUTERMOST_CHANCE = 0.4
-"""How often "just left of" is said of the leftmost: as often as a choice at random among its class would find it."""
+"""How often "just left of" may be said of the leftmost, so that this is meant no more often than any other is."""
 CLOSE, FAR = 24.0, 36.0
 """Up to what gap an object is "just left of" another, and from what gap on it clearly is not."""
 
