@@ -57,8 +57,8 @@ def silence(model: BTDNetForReferringSegmentation, part: str) -> contextlib.Abst
         model: the model.
         part: "twin attention" (queries read nothing from the pixels), "paint-back" (pixels read nothing from the
             queries), "gate" (attention is not gated), "pool direction" (BSC leaves the words as they are), "decoder's
-            words" (the decoder's queries read no words) or "paint at 1/4", "1/8", "1/16", "1/32" (BSC leaves the pixels
-            of one stage as they are).
+            words" (the decoder's queries read no words) or one of `PAINTS`, as "paint at 1/4" (BSC leaves the pixels of
+            that stage as they are).
 
     Returns:
         A context manager.
@@ -81,8 +81,8 @@ def silence(model: BTDNetForReferringSegmentation, part: str) -> contextlib.Abst
     if part == "decoder's words":
         return _silenced([layer.words for layer in layers] + [model.decoder.sentence], torch.zeros_like)
     if part in PAINTS:
-        # Without BSC there is nothing to silence.
-        fusions = list(model.encoder.fusions)[PAINTS.index(part) : PAINTS.index(part) + 1]
+        stage = PAINTS.index(part)
+        fusions = model.encoder.fusions[stage : stage + 1]  # none without BSC
         return _silenced([fusion.painted_norm for fusion in fusions], torch.zeros_like)
     raise ValueError(f"part must be one of {PARTS}; got {part!r}")
 

@@ -33,8 +33,8 @@ PLACES: dict[str, tuple[str, ...]] = {
 EDGES: dict[str, tuple[str, ...]] = {
     "left": ("leftmost",),
     "right": ("rightmost",),
-    "top": ("topmost", "uppermost"),
-    "bottom": ("bottommost", "lowest"),
+    "above": ("topmost", "uppermost"),
+    "below": ("bottommost", "lowest"),
 }
 OUTWARD = {"left": (0, -1), "right": (0, 1), "above": (1, -1), "below": (1, 1)}
 """Axis and sign by which coordinates grow in each direction."""
@@ -51,7 +51,6 @@ CLOSE_RELATIONS: dict[str, tuple[str, ...]] = {
     "above": ("just above",),
     "below": ("just below",),
 }
-DIRECTIONS = ("left", "right", "above", "below")
 SIZES: dict[str, tuple[str, ...]] = {"small": ("small", "small", "little"), "large": ("large", "large", "big")}
 EXTREMES: dict[str, tuple[str, ...]] = {"small": ("smallest",), "large": ("largest", "largest", "biggest")}
 
@@ -207,7 +206,7 @@ class _Speaker:
             # Without close directions nothing is drawn here: other settings say what they always said.
             close = self.config.close_directions > 0 and self.draws.chance(self.config.close_directions)
             judge, links = (judge_close_direction, CLOSE_RELATIONS) if close else (judge_direction, RELATIONS)
-            for direction in DIRECTIONS:
+            for direction in OUTWARD:
                 if judge(direction, me, target) != 1 or (close and self._gives_away(direction, referent)):
                     continue
                 judges = (partial(judge, direction, anchor=target),)
@@ -266,7 +265,7 @@ class _Speaker:
 
     def _extreme_place(self, referent: int, colour: str | None) -> Iterator[_Claim]:
         pool = self._pool(referent, colour)
-        for name, (axis, sign) in zip(EDGES, OUTWARD.values(), strict=True):
+        for name, (axis, sign) in OUTWARD.items():
             lead = self._outermost(referent, lambda item, a=axis, s=sign: s * item.center[a], pool)
             if lead is not None and lead > EDGE_MARGIN:
                 yield self._superlative(referent, self.draws.choice(EDGES[name]), colour)

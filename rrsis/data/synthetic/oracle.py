@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from .catalogue import UNITS
-from .scene import Scene
+from .scene import Scene, SceneObject
 
 _CATEGORY_WORDS = {
     "vehicle": "vehicle",
@@ -85,6 +85,13 @@ class Fact:
     width: float = 0.0
     height: float = 0.0
 
+    @classmethod
+    def of_box(cls, item: SceneObject, box: tuple[float, float, float, float], area: float) -> Fact:
+        """The fact of an object whose box (left, top, right, bottom) and area are shares of the image."""
+        left, top, right, bottom = box
+        middle = ((left + right) / 2.0, (top + bottom) / 2.0)
+        return cls(item.category, item.colour, *middle, area, right - left, bottom - top)
+
 
 def facts_from_pixels(scene: Scene) -> list[Fact]:
     """Facts measured in the rendered label map (names of categories and colours are taken as given).
@@ -100,20 +107,13 @@ def facts_from_pixels(scene: Scene) -> list[Fact]:
             raise ValueError(f"scene {scene.scene_id}: object {index} ({item.category}) is not visible")
         left, right = float(columns.min()) / width, (float(columns.max()) + 1.0) / width
         top, bottom = float(rows.min()) / height, (float(rows.max()) + 1.0) / height
-        middle = ((left + right) / 2.0, (top + bottom) / 2.0)
-        share = rows.size / (height * width)
-        facts.append(Fact(item.category, item.colour, *middle, share, right - left, bottom - top))
+        facts.append(Fact.of_box(item, (left, top, right, bottom), rows.size / (height * width)))
     return facts
 
 
 def facts_from_layout(scene: Scene) -> list[Fact]:
     """Facts as the layout has them."""
-    facts = []
-    for item in scene.objects:
-        left, top, right, bottom = (edge / UNITS for edge in item.box)
-        middle = ((left + right) / 2.0, (top + bottom) / 2.0)
-        facts.append(Fact(item.category, item.colour, *middle, item.area / UNITS**2, right - left, bottom - top))
-    return facts
+    return [Fact.of_box(item, tuple(edge / UNITS for edge in item.box), item.area / UNITS**2) for item in scene.objects]
 
 
 def resolve(expression: str, facts: Sequence[Fact]) -> list[int]:
